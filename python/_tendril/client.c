@@ -1,0 +1,496 @@
+/* client.c: the types Client and Map: the caller's end, converted. */
+#include "client/client.h"
+
+#include <string.h>
+
+#include "base/attr.h"
+#include "base/blob.h"
+#include "base/err.h"
+#include "state.h"
+#include "task/outcome.h"
+#include "task/spec.h"
+
+struct client_object {
+    PyObject_HEAD
+    struct td_client *client; /* NULL before __init__ */
+};
+
+struct map_object {
+    PyObject_HEAD
+    struct td_map *map; /* a reference */
+};
+
+static struct td_client *client_of(PyObject *self)
+{
+    struct td_client *client = ((struct client_object *)self)->client;
+    if (!client)
+        PyErr_SetString(PyExc_ValueError, "the client was not initialised");
+    return client;
+}
+
+static struct td_map *map_of(PyObject *self)
+{
+    return ((struct map_object *)self)->map;
+}
+
+/* What a wait came to: 1 done, 0 the deadline passed, -1 an exception is set. EINTR becomes the
+ * signal's handler, and *again when that did not raise. */
+static int waited(PyObject *self, int r, bool *again)
+{
+    *again = false;
+    if (r == 0)
+        return 1;
+    if (r == TD_ETIMEOUT)
+        return 0;
+    if (r == TD_EINTR && PyErr_CheckSignals() == 0) {
+        *again = true;
+        return 0;
+    }
+    if (r != TD_EINTR)
+        (void)td_raise(td_state_of(self), r, NULL); /* always NULL */
+    return -1;
+}
+
+/* -- Map -------------------------------------------------------------------------------------- */
+
+static PyObject *blob_or_none(struct td_blob *blob)
+{
+    struct td_bytes bytes = td_blob_bytes(blob);
+    if (!blob)
+        Py_RETURN_NONE;
+    return PyBytes_FromStringAndSize(bytes.data, (Py_ssize_t)bytes.len);
+}
+
+/* A new tuple; the outcome stays the caller's. */
+static PyObject *outcome_tuple(const struct td_outcome *outcome)
+{
+    return Py_BuildValue("(KBINiiLLKKNN)", (unsigned long long)outcome->index, outcome->status,
+                         outcome->attempt, blob_or_none(outcome->value), outcome->code,
+                         outcome->pid, (long long)outcome->started_ns,
+                         (long long)outcome->duration_ns, (unsigned long long)outcome->peak_bytes,
+                         (unsigned long long)outcome->limit_bytes,
+                         blob_or_none(outcome->last_output), blob_or_none(outcome->detail));
+}
+
+PyDoc_STRVAR(map_next_doc,
+             "next(timeout) -> tuple | None\n--\n\n"
+             "The next outcome (index, status, attempt, value, code, pid, started_ns, duration_ns, "
+             "peak_bytes, limit_bytes, last_output, detail); None when `timeout` seconds passed; "
+             "StopIteration when all were delivered.");
+static PyObject *map_next(PyObject *self, PyObject *arg)
+{
+    int64_t deadline;
+    if (td_deadline(arg, &deadline) < 0)
+        return NULL;
+    TD_CLEANUP(td_outcome_freep) struct td_outcome *outcome = NULL;
+    bool again;
+    int done;
+    do {
+        int r;
+        Py_BEGIN_ALLOW_THREADS
+        r = td_map_next(map_of(self), deadline, &outcome);
+        Py_END_ALLOW_THREADS
+        if (r == TD_ENOTFOUND) {
+            PyErr_SetNone(PyExc_StopIteration);
+            return NULL;
+        }
+        done = waited(self, r, &again);
+    } while (again);
+    if (done < 0)
+        return NULL;
+    if (done == 0)
+        Py_RETURN_NONE;
+    return outcome_tuple(outcome);
+}
+
+typedef int add_fn(struct td_map *map, struct td_bytes bytes, uint64_t *ret_index,
+                   struct td_error *err);
+
+/* Adds a call by one of the two functions; its index, or NULL with an exception. */
+static PyObject *add(PyObject *self, PyObject *arg, add_fn *fn)
+{
+    Py_buffer bytes;
+    if (PyObject_GetBuffer(arg, &bytes, PyBUF_SIMPLE) < 0)
+        return NULL;
+    struct td_error err = {0};
+    uint64_t index = 0;
+    int r;
+    Py_BEGIN_ALLOW_THREADS
+    r = fn(map_of(self), (struct td_bytes){bytes.buf, (size_t)bytes.len}, &index, &err);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&bytes);
+    if (r < 0)
+        return td_raise(td_state_of(self), r, &err);
+    return PyLong_FromUnsignedLongLong(index);
+}
+
+PyDoc_STRVAR(map_submit_doc, "submit(args) -> int\n--\n\nAdd a call; its index.");
+static PyObject *map_submit(PyObject *self, PyObject *arg)
+{
+    return add(self, arg, td_map_submit);
+}
+
+PyDoc_STRVAR(map_reject_doc, "reject(value) -> int\n--\n\n"
+                             "Add a call that failed before it could be sent; its index.");
+static PyObject *map_reject(PyObject *self, PyObject *arg)
+{
+    return add(self, arg, td_map_reject);
+}
+
+PyDoc_STRVAR(map_wait_room_doc, "wait_room(span, timeout) -> bool\n--\n\n"
+                                "Wait until fewer than `span` calls are held.");
+static PyObject *map_wait_room(PyObject *self, PyObject *args)
+{
+    unsigned long long span;
+    PyObject *timeout;
+    int64_t deadline;
+    if (!PyArg_ParseTuple(args, "KO", &span, &timeout) || td_deadline(timeout, &deadline) < 0)
+        return NULL;
+    bool again;
+    int done;
+    do {
+        int r;
+        Py_BEGIN_ALLOW_THREADS
+        r = td_map_wait_room(map_of(self), span, deadline);
+        Py_END_ALLOW_THREADS
+        done = waited(self, r, &again);
+    } while (again);
+    return done < 0 ? NULL : PyBool_FromLong(done);
+}
+
+PyDoc_STRVAR(map_end_doc, "end()\n--\n\nNo more calls will be added.");
+static PyObject *map_end(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    td_map_end(map_of(self));
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(map_cancel_doc, "cancel()\n--\n\nStop everything of this map.");
+static PyObject *map_cancel(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    td_map_cancel(map_of(self));
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(map_cancel_call_doc, "cancel_call(index)\n--\n\nStop one call.");
+static PyObject *map_cancel_call(PyObject *self, PyObject *arg)
+{
+    unsigned long long index = PyLong_AsUnsignedLongLong(arg);
+    if (index == (unsigned long long)-1 && PyErr_Occurred())
+        return NULL;
+    td_map_cancel_call(map_of(self), index);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(map_counts_doc, "counts() -> (submitted, running, finished, failed, taken)\n--\n\n");
+static PyObject *map_counts(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    struct td_window_counts counts = td_map_counts(map_of(self));
+    return Py_BuildValue("(KKKKK)", (unsigned long long)counts.submitted,
+                         (unsigned long long)counts.running, (unsigned long long)counts.finished,
+                         (unsigned long long)counts.failed, (unsigned long long)counts.taken);
+}
+
+PyDoc_STRVAR(map_running_doc, "running(index) -> bool\n--\n\nWhether a runner has that call now.");
+static PyObject *map_running(PyObject *self, PyObject *arg)
+{
+    unsigned long long index = PyLong_AsUnsignedLongLong(arg);
+    if (index == (unsigned long long)-1 && PyErr_Occurred())
+        return NULL;
+    return PyBool_FromLong(td_map_state(map_of(self), index) == TD_CALL_RUNS);
+}
+
+PyDoc_STRVAR(map_logs_doc, "logs(index, stream) -> (bytes, lost)\n--\n\n"
+                           "What a call has written to stream 1, 2 or (0) both, and how many bytes "
+                           "of the map's output were dropped.");
+static PyObject *map_logs(PyObject *self, PyObject *args)
+{
+    unsigned long long index;
+    int stream;
+    if (!PyArg_ParseTuple(args, "Ki", &index, &stream))
+        return NULL;
+    TD_CLEANUP(td_blob_unrefp) struct td_blob *text = NULL;
+    uint64_t lost;
+    int r = td_map_logs(map_of(self), index, stream, &text, &lost);
+    if (r < 0)
+        return td_raise(td_state_of(self), r, NULL);
+    return Py_BuildValue("(NK)", blob_or_none(text), (unsigned long long)lost);
+}
+
+static PyObject *map_id(PyObject *self, void *ignored)
+{
+    (void)ignored;
+    return PyLong_FromUnsignedLongLong(td_map_id(map_of(self)));
+}
+
+static PyObject *map_is_cancelled(PyObject *self, void *ignored)
+{
+    (void)ignored;
+    return PyBool_FromLong(td_map_cancelled(map_of(self)));
+}
+
+static void map_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    struct td_map *map = map_of(self);
+    Py_BEGIN_ALLOW_THREADS
+    td_map_unref(map);
+    Py_END_ALLOW_THREADS
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef map_methods[] = {
+    {"submit", map_submit, METH_O, map_submit_doc},
+    {"reject", map_reject, METH_O, map_reject_doc},
+    {"next", map_next, METH_O, map_next_doc},
+    {"wait_room", map_wait_room, METH_VARARGS, map_wait_room_doc},
+    {"end", map_end, METH_NOARGS, map_end_doc},
+    {"cancel", map_cancel, METH_NOARGS, map_cancel_doc},
+    {"cancel_call", map_cancel_call, METH_O, map_cancel_call_doc},
+    {"counts", map_counts, METH_NOARGS, map_counts_doc},
+    {"running", map_running, METH_O, map_running_doc},
+    {"logs", map_logs, METH_VARARGS, map_logs_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef map_attributes[] = {
+    {"id", map_id, NULL, "The map's number: random, unique.", NULL},
+    {"cancelled", map_is_cancelled, NULL, "Whether cancel() was called.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot map_slots[] = {
+    {Py_tp_doc, (void *)"A map at the caller; made by Client.map."},
+    {Py_tp_dealloc, map_dealloc},
+    {Py_tp_methods, map_methods},
+    {Py_tp_getset, map_attributes},
+    {0, NULL},
+};
+
+static PyType_Spec map_spec = {
+    .name = "tendril._tendril.Map",
+    .basicsize = sizeof(struct map_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = map_slots,
+};
+
+PyObject *td_map_type_new(PyObject *module)
+{
+    return PyType_FromModuleAndSpec(module, &map_spec, NULL);
+}
+
+/* -- Client ----------------------------------------------------------------------------------- */
+
+static int client_init(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"supervisor_path", "slots", "runners_max", "link_fd", NULL};
+    struct client_object *object = (struct client_object *)self;
+    struct td_client_options options = {.link_fd = -1};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|IIi", names, &options.supervisor_path,
+                                     &options.slots, &options.runners_max, &options.link_fd))
+        return -1;
+    if (object->client) {
+        PyErr_SetString(PyExc_ValueError, "the client is initialised already");
+        return -1;
+    }
+    struct td_error err = {0};
+    int r;
+    Py_BEGIN_ALLOW_THREADS
+    r = td_client_new(&options, &object->client, &err);
+    Py_END_ALLOW_THREADS
+    if (r < 0)
+        (void)td_raise(td_state_of(self), r, &err); /* always NULL */
+    return r < 0 ? -1 : 0;
+}
+
+static void client_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    struct td_client *client = ((struct client_object *)self)->client;
+    Py_BEGIN_ALLOW_THREADS
+    td_client_unref(client);
+    Py_END_ALLOW_THREADS
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(client_map_doc,
+             "map(*, key, body, argv, env, cwd, memory_bytes, cpu_milli, retries, timeout_ns, "
+             "ordered, notify) -> Map\n--\n\nOpen a map of the function `body`.");
+static PyObject *client_map(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"key",       "body",    "argv",       "env",     "cwd",   "memory_bytes",
+                            "cpu_milli", "retries", "timeout_ns", "ordered", "notify", NULL};
+    struct td_client *client = client_of(self);
+    const char *key;
+    Py_ssize_t key_len, body_len, argv_len, env_len, cwd_len;
+    const char *body, *argv, *env, *cwd;
+    unsigned long long memory;
+    unsigned cpu, retries;
+    long long timeout;
+    int ordered, notify;
+    if (!client ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "$y#y#y#y#y#KIILpp", names, &key, &key_len,
+                                     &body, &body_len, &argv, &argv_len, &env, &env_len, &cwd,
+                                     &cwd_len, &memory, &cpu, &retries, &timeout, &ordered,
+                                     &notify))
+        return NULL;
+    struct td_spec wanted = {.retries = retries,
+                             .timeout_ns = timeout,
+                             .runner = {.argv = {argv, (size_t)argv_len},
+                                        .env = {env, (size_t)env_len},
+                                        .cwd = {cwd, (size_t)cwd_len},
+                                        .memory_bytes = memory,
+                                        .cpu_milli = cpu}};
+    if (key_len != TD_KEY_SIZE)
+        return PyErr_Format(PyExc_ValueError, "key has %zd bytes, not %d", key_len, TD_KEY_SIZE);
+    memcpy(wanted.function.bytes, key, TD_KEY_SIZE);
+    TD_CLEANUP(td_blob_unrefp) struct td_blob *blob = td_blob_new(body, (size_t)body_len);
+    if (!blob)
+        return PyErr_NoMemory();
+    wanted.body = blob;
+    TD_CLEANUP(td_spec_unrefp) struct td_spec *spec = NULL;
+    struct td_error err = {0};
+    int r = td_spec_new(&wanted, &spec, &err);
+    struct state *state = td_state_of(self);
+    struct map_object *object = NULL;
+    if (r == 0) {
+        object = (struct map_object *)state->map_type->tp_alloc(state->map_type, 0); /* new */
+        if (!object)
+            return NULL;
+        r = td_map_new(client, spec,
+                       (struct td_map_options){.ordered = ordered != 0, .notify = notify != 0},
+                       &object->map, &err);
+    }
+    if (r == 0)
+        return (PyObject *)object;
+    Py_XDECREF(object);
+    return td_raise(state, r, &err);
+}
+
+PyDoc_STRVAR(client_wait_doc, "wait(timeout) -> bool\n--\n\n"
+                              "Wait until output or a notice is there.");
+static PyObject *client_wait(PyObject *self, PyObject *arg)
+{
+    struct td_client *client = client_of(self);
+    int64_t deadline;
+    if (!client || td_deadline(arg, &deadline) < 0)
+        return NULL;
+    bool again;
+    int done;
+    do {
+        int r;
+        Py_BEGIN_ALLOW_THREADS
+        r = td_client_wait(client, deadline);
+        Py_END_ALLOW_THREADS
+        done = waited(self, r, &again);
+    } while (again);
+    return done < 0 ? NULL : PyBool_FromLong(done);
+}
+
+PyDoc_STRVAR(client_take_output_doc,
+             "take_output() -> (map, index, stream, bytes) | None\n--\n\nThe oldest output.");
+static PyObject *client_take_output(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    struct td_client *client = client_of(self);
+    if (!client)
+        return NULL;
+    struct td_output *output = td_client_take_output(client);
+    if (!output)
+        Py_RETURN_NONE;
+    PyObject *result = Py_BuildValue("(KKiy#)", (unsigned long long)output->map,
+                                     (unsigned long long)output->index, output->stream,
+                                     (const char *)output->text.data,
+                                     (Py_ssize_t)output->text.len); /* new */
+    td_output_free(output);
+    return result;
+}
+
+PyDoc_STRVAR(client_wake_doc, "wake()\n--\n\nMake wait() return once.");
+static PyObject *client_wake(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    struct td_client *client = client_of(self);
+    if (!client)
+        return NULL;
+    td_client_wake(client);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(client_take_notice_doc, "take_notice() -> int | None\n--\n\n"
+                                     "The id of the next notifying map whose outcome has come.");
+static PyObject *client_take_notice(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    struct td_client *client = client_of(self);
+    if (!client)
+        return NULL;
+    struct td_map *map = td_client_take_notice(client);
+    if (!map)
+        Py_RETURN_NONE;
+    PyObject *id = PyLong_FromUnsignedLongLong(td_map_id(map)); /* new */
+    Py_BEGIN_ALLOW_THREADS
+    td_map_unref(map);
+    Py_END_ALLOW_THREADS
+    return id;
+}
+
+PyDoc_STRVAR(client_info_doc, "info() -> (slots, supervisor_pid, limits)\n--\n\n");
+static PyObject *client_info(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    struct td_client *client = client_of(self);
+    if (!client)
+        return NULL;
+    struct td_client_info info = td_client_info(client);
+    return Py_BuildValue("(Iis)", info.slots, info.supervisor_pid, info.limits);
+}
+
+PyDoc_STRVAR(client_close_doc, "close()\n--\n\nCancel everything and end every process.");
+static PyObject *client_close(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    struct td_client *client = client_of(self);
+    if (!client)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    td_client_close(client);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef client_methods[] = {
+    {"map", (PyCFunction)(void (*)(void))client_map, METH_VARARGS | METH_KEYWORDS, client_map_doc},
+    {"wait", client_wait, METH_O, client_wait_doc},
+    {"take_output", client_take_output, METH_NOARGS, client_take_output_doc},
+    {"wake", client_wake, METH_NOARGS, client_wake_doc},
+    {"take_notice", client_take_notice, METH_NOARGS, client_take_notice_doc},
+    {"info", client_info, METH_NOARGS, client_info_doc},
+    {"close", client_close, METH_NOARGS, client_close_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot client_slots[] = {
+    {Py_tp_doc, (void *)"Client(supervisor_path, slots=0, runners_max=0, link_fd=-1)"},
+    {Py_tp_init, client_init},
+    {Py_tp_dealloc, client_dealloc},
+    {Py_tp_methods, client_methods},
+    {0, NULL},
+};
+
+static PyType_Spec client_spec = {
+    .name = "tendril._tendril.Client",
+    .basicsize = sizeof(struct client_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = client_slots,
+};
+
+PyObject *td_client_type_new(PyObject *module)
+{
+    return PyType_FromModuleAndSpec(module, &client_spec, NULL);
+}

@@ -1,0 +1,257 @@
+"""The decorator: a function that runs elsewhere, and what it can be asked for."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import hashlib
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from tendril import _environment, _pickling, _place, _tendril, _units
+from tendril._map import ERRORS, Errors, Map, raise_core_error
+from tendril._outcome import Outcome, error_of, value_of
+from tendril._session import Session, get_session
+from tendril.errors import ConfigurationError, NotAvailable
+
+Duration = float | str | datetime.timedelta
+
+
+class Cluster(NamedTuple):
+    """Where a function's calls run."""
+
+    place: str
+    cores: int
+    memory_limit_by: str
+
+    def shutdown(self) -> None:
+        """End the processes that wait for more calls; the next call starts them again."""
+        from tendril._session import close_session
+
+        close_session()
+
+
+class Function:
+    """A function whose calls run in a runner, here or elsewhere; see `tendril.function`.
+
+    f(x) runs one call and returns its result. f.map(xs) runs many. f.submit(x) gives a Future.
+    f.local(x) is the plain function.
+    """
+
+    def __init__(self, fn: Callable[..., Any], options: dict[str, Any]) -> None:
+        if not callable(fn):
+            raise TypeError(f"tendril.function decorates callables, not {type(fn).__name__}")
+        self._fn = fn
+        self._options = options
+        self._cpu = _units.cores(options.get("cpu"), "cpu")
+        self._memory = _units.size(options.get("memory"), "memory")
+        self._retries = _units.count(options.get("retries") or 0, "retries")
+        self._timeout = _units.seconds(options.get("timeout"), "timeout")
+        for name in ("keepalive", "idle_timeout"):
+            _units.seconds(options.get(name), name)
+        if options.get("max_cost") is not None:
+            raise NotAvailable("max_cost is not available yet")
+        functools.update_wrapper(self, fn, updated=())
+
+    @property
+    def name(self) -> str:
+        """Its name in logs, errors and progress bars."""
+        return self._options.get("name") or getattr(self._fn, "__name__", type(self._fn).__name__)
+
+    @property
+    def local(self) -> Callable[..., Any]:
+        """The function itself: f.local(x) runs here and now, in this process."""
+        return self._fn
+
+    @property
+    def cluster(self) -> Cluster:
+        """Where its calls run."""
+        place = _place.resolve(self._options)
+        cores, _, limits = get_session().client.info()
+        return Cluster(place, cores, limits or "not known yet")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run one call and wait for its result."""
+        payload = _pickling.dumps_arguments(args, kwargs)
+        session, core = self._open(notify=False)
+        try:
+            core.submit(payload)
+            outcome = Outcome(*core.next(None))
+        except _tendril.Error as error:
+            raise_core_error(error, self.name)
+            raise
+        except BaseException:
+            core.cancel()
+            raise
+        session.print_output()
+        if outcome.ok:
+            return value_of(outcome)
+        raise error_of(outcome, self.name)
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        """Start one call in the background; returns a concurrent.futures.Future."""
+        from tendril._future import Future
+
+        payload = _pickling.dumps_arguments(args, kwargs)
+        session, core = self._open(notify=True)
+        future = Future(session, core, self.name)
+        try:
+            core.submit(payload)
+            core.end()
+        except _tendril.Error as error:
+            raise_core_error(error, self.name)
+        return future
+
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        errors: Errors = "raise",
+        ordered: bool = True,
+        retries: int | None = None,
+        timeout: Duration | None = None,
+    ) -> Map:
+        """Run the function over inputs, in parallel; several iterables as with the builtin map.
+
+        errors: what a failed call gives at its turn: "raise", "return" the exception, or "skip".
+        ordered: results in the order of the inputs, else as they finish.
+        retries, timeout (of one attempt, seconds or text): instead of the function's own.
+
+        Inputs are drawn in a thread, ahead of the results by at most 1,024 calls for an iterator
+        and about a million for an input with a length, and at most about 256 MiB.
+        """
+        if not iterables:
+            raise TypeError("map needs at least one iterable")
+        if errors not in ERRORS:
+            raise ValueError(f"errors must be one of {', '.join(ERRORS)}, not {errors!r}")
+        lengths = [len(one) if hasattr(one, "__len__") else None for one in iterables]
+        length = None if None in lengths else min(lengths)  # type: ignore[type-var]
+        inputs = zip(*iterables, strict=False)
+        session, core = self._open(
+            notify=False,
+            ordered=ordered,
+            retries=None if retries is None else _units.count(retries, "retries"),
+            timeout=_units.seconds(timeout, "timeout"),
+        )
+        return Map(session, core, self.name, inputs, length, errors)
+
+    def _open(
+        self,
+        *,
+        notify: bool,
+        ordered: bool = True,
+        retries: int | None = None,
+        timeout: float | None = None,
+    ) -> tuple[Session, _tendril.Map]:
+        """Open a map of this function at its place."""
+        _place.resolve(self._options)
+        body = _pickling.dumps_function(self._fn)
+        around = _environment.capture(self._fn, self._options.get("environ"), self._cpu)
+        timeout = self._timeout if timeout is None else timeout
+        session = get_session()
+        try:
+            core = session.client.map(
+                key=hashlib.sha256(body).digest(),
+                body=body,
+                argv=around.argv,
+                env=around.env,
+                cwd=around.cwd,
+                memory_bytes=self._memory or 0,
+                cpu_milli=round((self._cpu or 0) * 1000),
+                retries=self._retries if retries is None else retries,
+                timeout_ns=round((timeout or 0) * 1e9),
+                ordered=ordered,
+                notify=notify,
+            )
+        except _tendril.Error as error:
+            raise_core_error(error, self.name)
+            raise
+        return session, core
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Function:
+        """As a method: bound to its instance, which travels with the call."""
+        if instance is None:
+            return self
+        return Function(functools.partial(self._fn, instance), {**self._options, "name": self.name})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Function, (self._fn, self._options)
+
+    def __repr__(self) -> str:
+        return f"<tendril.Function {self.name}>"
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    for name in ("region", "vm_type", "place", "name"):
+        value = options[name]
+        allowed = (str, list, tuple) if name == "vm_type" else (str,)
+        if value is not None and not isinstance(value, allowed):
+            raise TypeError(f"{name} must be text, not {type(value).__name__}")
+    n_workers = options["n_workers"]
+    if isinstance(n_workers, (list, tuple)):
+        if len(n_workers) != 2 or not 0 <= n_workers[0] <= n_workers[1]:
+            raise ValueError(f"n_workers must be [min, max], not {n_workers!r}")
+    elif n_workers is not None:
+        _units.count(n_workers, "n_workers")
+    environ = options["environ"]
+    if environ is not None:
+        for key, value in environ.items():
+            if not isinstance(key, str) or not isinstance(value, str) or "=" in key or not key:
+                raise TypeError(f"environ maps names to text, not {key!r} to {value!r}")
+            if "\0" in key + value:
+                raise ValueError(f"environ[{key!r}] contains a zero byte")
+
+
+def function(
+    fn: Callable[..., Any] | None = None,
+    *,
+    region: str | None = None,
+    vm_type: str | list[str] | None = None,
+    cpu: float | list[int] | None = None,
+    memory: float | str | list[str] | None = None,
+    gpu: bool | None = None,
+    arm: bool | None = None,
+    disk_size: int | str | None = None,
+    spot_policy: str | None = None,
+    n_workers: int | list[int] | None = None,
+    threads_per_worker: int | None = None,
+    keepalive: Duration | None = None,
+    idle_timeout: Duration | None = None,
+    environ: Mapping[str, str] | None = None,
+    package_sync_ignore: list[str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    name: str | None = None,
+    local: bool = False,
+    place: str | None = None,
+    retries: int = 0,
+    timeout: Duration | None = None,
+    max_cost: float | None = None,
+) -> Any:
+    """Decorate a function so that its calls run elsewhere: on machines in the cloud, on a
+    cluster, or in processes on this machine.
+
+    Where: local=True means this machine; else the environment variable TENDRIL_PLACE, else
+    place=, else the configuration file, else this machine.
+
+    At every place:
+        cpu: cores that one call may use. memory: bytes, or text like "4 GiB", that one call with
+            its child processes may use; beyond it OutOfMemory is raised.
+        environ: environment variables to add.
+        retries: further attempts after a failed one, with growing pauses. timeout: of one
+            attempt, in seconds or text like "10 minutes"; beyond it the call is stopped.
+        name: for logs and progress bars.
+    For machines on demand (no effect at place "local"): region, vm_type, gpu, arm, disk_size,
+        spot_policy, n_workers=[min, max], threads_per_worker, keepalive, idle_timeout,
+        package_sync_ignore, tags. They are named as in Coiled Functions.
+
+    May be used with or without parentheses. Raises TypeError or ValueError for an option that
+    makes no sense, at once.
+    """
+    options = dict(locals())
+    del options["fn"]
+    _check_options(options)
+    # What is not set is left out, so that a function and its pickle stay small.
+    options = {key: value for key, value in options.items() if value not in (None, False)}
+    if fn is None:
+        return lambda decorated: Function(decorated, options)
+    return Function(fn, options)

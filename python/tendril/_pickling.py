@@ -1,0 +1,205 @@
+"""How things travel: what is pickled by value, and words for what cannot be pickled.
+
+By value go functions and classes of ``__main__`` and of local modules (files that are not
+installed), since the other side may not have them or have another version. Everything that is
+installed goes by reference.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+
+from tendril.errors import PicklingError
+
+PROTOCOL = 5
+
+_STDLIB = os.path.dirname(os.__file__) + os.sep
+_OWN = frozenset({"tendril", "cloudpickle", "__main__", "__mp_main__"})
+
+
+def is_installed(module: ModuleType) -> bool:
+    """Whether a module comes with the interpreter or from an installed package."""
+    if module.__name__.partition(".")[0] in _OWN:
+        return True
+    file = getattr(module, "__file__", None)
+    if file is None:
+        # Built in, frozen, or a namespace package, which is as local as its folders.
+        return all(_is_installed_path(path) for path in getattr(module, "__path__", ()))
+    return _is_installed_path(file)
+
+
+def _is_installed_path(path: str) -> bool:
+    return (
+        path.startswith(_STDLIB)
+        or f"{os.sep}site-packages{os.sep}" in path
+        or f"{os.sep}dist-packages{os.sep}" in path
+    )
+
+
+class _LocalModules:
+    """The local modules that are imported now; looked up again when something was imported."""
+
+    def __init__(self) -> None:
+        self._seen = -1
+        self._marks: list[bytes] = [b"__main__"]
+
+    def refresh(self) -> None:
+        if len(sys.modules) == self._seen:
+            return
+        names = []
+        for name, module in list(sys.modules.items()):
+            if isinstance(module, ModuleType) and name not in _OWN and not is_installed(module):
+                cloudpickle.register_pickle_by_value(module)
+                names.append(name)
+        self._marks = [b"__main__", *(name.encode() for name in names)]
+        self._seen = len(sys.modules)
+
+    def mentioned_in(self, data: bytes) -> bool:
+        """Whether a plain pickle refers (or may refer) to one of them by name."""
+        return any(mark in data for mark in self._marks)
+
+
+_local = _LocalModules()
+
+
+def dumps(value: Any) -> bytes:
+    """Pickle a value: the C pickler when that is enough, else cloudpickle.
+
+    The C pickler names classes and functions; where such a name belongs to ``__main__`` or to a
+    local module, cloudpickle does it again and sends them whole. Raises what pickling raised.
+    """
+    _local.refresh()
+    try:
+        data = pickle.dumps(value, protocol=PROTOCOL)
+    except Exception:  # whatever it was, cloudpickle can do more, or says it better
+        return cloudpickle.dumps(value, protocol=PROTOCOL)
+    if _local.mentioned_in(data):
+        return cloudpickle.dumps(value, protocol=PROTOCOL)
+    return data
+
+
+def dumps_function(fn: Callable[..., Any]) -> bytes:
+    """Pickle a function with all that it refers to. Raises PicklingError."""
+    _local.refresh()
+    try:
+        return cloudpickle.dumps(fn, protocol=PROTOCOL)
+    except Exception as error:
+        name = getattr(fn, "__qualname__", repr(fn))
+        raise PicklingError(f"function {name} cannot be sent: {explain(fn, error)}") from error
+
+
+def dumps_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """Pickle the arguments of a call. Raises PicklingError, naming the argument."""
+    try:
+        return dumps((args, kwargs))
+    except Exception as error:
+        for label, value in _named_arguments(args, kwargs):
+            if (reason := _failure(value)) is not None:
+                text = f"{label} cannot be sent: {explain(value, reason)}"
+                raise PicklingError(text) from error
+        raise PicklingError(f"the arguments cannot be sent: {_reason(error)}") from error
+
+
+def _named_arguments(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    for i, value in enumerate(args):
+        yield f"argument {i}", value
+    for name, value in kwargs.items():
+        yield f"argument {name}", value
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply (RecursionError)"
+    return f"{type(error).__name__}: {error}"
+
+
+def _failure(value: Any) -> Exception | None:
+    """The error that pickling this value gives, or None."""
+    try:
+        cloudpickle.CloudPickler(io.BytesIO(), protocol=PROTOCOL).dump(value)
+    except Exception as error:
+        return error
+    return None
+
+
+def explain(value: Any, error: BaseException) -> str:
+    """Words for a failed pickling: the path to the innermost part that fails, and the reason."""
+    path, part, reason = "", value, error
+    seen: set[int] = set()
+    while id(part) not in seen and len(seen) < 50:
+        seen.add(id(part))
+        for step, child in _children(part):
+            child_error = _failure(child)
+            if child_error is not None:
+                path, part, reason = path + step, child, child_error
+                break
+        else:
+            break
+    where = f"{path.lstrip('.')} (a {_type_name(part)}): " if path else f"a {_type_name(part)}: "
+    return where + _reason(reason)
+
+
+def _type_name(value: Any) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    """The parts that are pickled with a value, each with the step that leads to it."""
+    if isinstance(value, dict):
+        for key, item in list(value.items())[:1000]:
+            yield f"[{key!r}]", item
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for i, item in enumerate(list(value)[:1000]):
+            yield f"[{i}]", item
+    elif hasattr(value, "__code__"):
+        yield from _function_children(value)
+    elif isinstance(getattr(value, "__dict__", None), dict):
+        for name, item in vars(value).items():
+            yield f".{name}", item
+
+
+def _function_children(fn: Any) -> Iterator[tuple[str, Any]]:
+    code = fn.__code__
+    for name, cell in zip(code.co_freevars, fn.__closure__ or (), strict=False):
+        try:
+            yield f".{name}", cell.cell_contents
+        except ValueError:  # not bound yet
+            continue
+    for name in _global_names(code):
+        if name in fn.__globals__:
+            yield f".{name}", fn.__globals__[name]
+    for i, item in enumerate(fn.__defaults__ or ()):
+        yield f".__defaults__[{i}]", item
+
+
+def _global_names(code: Any) -> set[str]:
+    """Names that a code object, or one inside it, may look up in its module."""
+    names = set(code.co_names)
+    for const in code.co_consts:
+        if hasattr(const, "co_names"):
+            names |= _global_names(const)
+    return names
+
+
+def packages_of(fn: Any) -> list[str]:
+    """The installed modules that a function's module refers to: what a runner should import."""
+    wanted: set[str] = set()
+    for value in list(getattr(fn, "__globals__", {}).values()):
+        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        if not isinstance(name, str) or name.partition(".")[0] in _OWN:
+            continue
+        module = sys.modules.get(name)
+        if module is not None and getattr(module, "__file__", None) and is_installed(module):
+            wanted.add(name)
+    return sorted(wanted)

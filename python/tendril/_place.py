@@ -1,0 +1,59 @@
+"""Where a function runs: local=True, else TENDRIL_PLACE, else place=, else the configuration
+file, else this machine, unless the function asks for a machine of a certain kind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tendril.errors import ConfigurationError, NotAvailable
+
+# Options that only a machine made on demand can honour.
+MACHINE_OPTIONS = ("region", "vm_type", "gpu", "arm", "disk_size", "spot_policy")
+
+
+def config_path() -> Path:
+    """The configuration file; it need not exist."""
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    return Path(base) / "tendril" / "config.toml"
+
+
+def _configured() -> str | None:
+    path = config_path()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    import tomllib
+
+    try:
+        place = tomllib.loads(text).get("place")
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
+    if place is not None and not isinstance(place, str):
+        raise ConfigurationError(f"{path}: place must be text, not {type(place).__name__}")
+    return place
+
+
+def resolve(options: dict[str, Any]) -> str:
+    """The name of the place for a function with these options. Raises ConfigurationError when a
+    machine option is set and no place is configured, NotAvailable for places not built yet."""
+    if options.get("local"):
+        return "local"
+    place = os.environ.get("TENDRIL_PLACE") or options.get("place") or _configured()
+    if place is None:
+        asked = [name for name in MACHINE_OPTIONS if options.get(name) not in (None, False)]
+        if asked:
+            raise ConfigurationError(
+                f"{', '.join(f'{name}={options[name]!r}' for name in asked)} asks for a machine "
+                "in the cloud, and no place is configured to make one. Run `tendril setup aws` "
+                "to configure your account, or set TENDRIL_PLACE=local to run on this machine."
+            )
+        return "local"
+    if place != "local":
+        raise NotAvailable(
+            f"place {place!r}: clusters and clouds are not available yet; "
+            "set TENDRIL_PLACE=local to run on this machine."
+        )
+    return place

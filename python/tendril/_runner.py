@@ -1,0 +1,225 @@
+"""The other end: what runs inside a zygote and inside a runner.
+
+A zygote is a clean interpreter that imports what the function's module imports and forks runners
+when asked. A runner takes calls one at a time, runs them and gives the outcome back. Both are
+started by the supervisor with the words ``zygote`` or ``runner`` and the number of a descriptor.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import inspect
+import os
+import pickle
+import resource
+import select
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from tendril import _pickling, _tendril
+from tendril._outcome import pack_exception
+
+_OK = _tendril.OUTCOME_OK
+_RAISED = _tendril.OUTCOME_RAISED
+
+# The connection of this process when it is a runner: what a nested map asks for its pool.
+seat: _tendril.Seat | None = None
+
+
+def main(preload: list[str]) -> None:
+    """Entry of the command that the caller composed; see _environment.command."""
+    role, fd = sys.argv[-2], int(sys.argv[-1])
+    sys.argv[:] = [""]
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    _tendril.die_with(os.getppid())
+    if role == "zygote":
+        _zygote(fd, preload)
+    else:
+        os.set_inheritable(fd, False)
+        _serve(fd)
+
+
+def _zygote(fd: int, preload: list[str]) -> None:
+    os.set_inheritable(fd, False)
+    orders = _tendril.Seat(fd)
+    for name in preload:
+        try:
+            importlib.import_module(name)
+        except Exception:  # the call that needs it will say so
+            continue
+    gc.collect()
+    gc.freeze()
+    orders.ready(_tendril.thread_count())
+    while (order := orders.receive()) is not None:
+        if order[0] == "fork":
+            _fork(orders, fd, *order[1:])
+
+
+def _fork(orders: _tendril.Seat, orders_fd: int, runner: int, channel: int, out: int, err: int) -> None:
+    """Fork a runner as a grandchild, so that it becomes the supervisor's child."""
+    try:
+        middle = os.fork()
+    except OSError:
+        orders.forked(runner, 0)
+        middle = -1
+    if middle == 0:
+        _fork_again(orders, orders_fd, runner, channel, out, err)
+    for number in (channel, out, err):
+        os.close(number)
+    if middle > 0:
+        os.waitpid(middle, 0)
+
+
+def _fork_again(orders: _tendril.Seat, orders_fd: int, runner: int, channel: int, out: int, err: int) -> None:
+    code = 1
+    try:
+        middle = os.getpid()
+        middle_fd = os.pidfd_open(middle)
+        pid = os.fork()
+        if pid > 0:
+            orders.forked(runner, pid)
+            code = 0
+            return
+        os.close(orders_fd)
+        _become_runner(middle_fd, channel, out, err)
+    except OSError:
+        orders.forked(runner, 0)
+    finally:
+        os._exit(code)
+
+
+def _become_runner(middle_fd: int, channel: int, out: int, err: int) -> None:
+    """In the grandchild: cut what ties it to the zygote, then serve until the end."""
+    code = 1
+    try:
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        os.close(out)
+        os.close(err)
+        os.setsid()
+        poll = select.poll()
+        poll.register(middle_fd, select.POLLIN)
+        poll.poll()  # until our parent has ended and the supervisor is our parent
+        os.close(middle_fd)
+        _tendril.die_with(os.getppid())
+        _reseed()
+        gc.unfreeze()
+        _serve(channel)
+        code = 0
+    except SystemExit as error:
+        code = _exit_code(error)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        _tendril.flush_stdout()
+        os._exit(code)
+
+
+def _exit_code(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    print(error.code, file=sys.stderr)
+    return 1
+
+
+def _reseed() -> None:
+    """Every runner draws its own random numbers; `random` sees to itself after a fork."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def _serve(channel: int) -> None:
+    """Take calls until the connection closes."""
+    global seat
+    seat = connection = _tendril.Seat(channel)
+    _tendril.adopt_orphans()
+    _tendril.line_buffer_stdout()
+    functions: dict[bytes, bytes | Callable[..., Any]] = {}
+    connection.hello()
+    while (message := connection.receive()) is not None:
+        kind = message[0]
+        if kind == "call":
+            _, map_id, index, attempt, key, payload = message
+            started = time.perf_counter_ns()
+            status, value = _run(functions, key, payload)
+            duration = time.perf_counter_ns() - started
+            del payload, message
+            sys.stdout.flush()
+            sys.stderr.flush()
+            _tendril.flush_stdout()
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            retire = _tendril.children_left()
+            connection.finish(map_id, index, attempt, status, retire, duration, peak, value)
+            del value
+        elif kind == "function":
+            functions[message[1]] = message[2]
+        elif kind == "forget":
+            functions.pop(message[1], None)
+
+
+def _run(
+    functions: dict[bytes, bytes | Callable[..., Any]], key: bytes, payload: bytes
+) -> tuple[int, bytes]:
+    """One call: its status, and its pickled result or exception."""
+    try:
+        fn = functions[key]
+        if isinstance(fn, bytes):
+            fn = functions[key] = pickle.loads(fn)
+        args, kwargs = pickle.loads(payload)
+        del payload
+        result = _settle(fn(*args, **kwargs))
+    except SystemExit:
+        raise  # the function ends its process: the caller hears of a runner that exited
+    except BaseException as error:
+        return _RAISED, pack_exception(_without_our_frames(error))
+    try:
+        return _OK, _pickling.dumps(result)
+    except BaseException as error:
+        text = f"the result cannot be sent back: {_pickling.explain(result, error)}"
+        return _RAISED, pack_exception(_pickling.PicklingError(text).with_traceback(None))
+
+
+def _settle(result: Any) -> Any:
+    """Coroutines are run, generators collected: what a caller elsewhere can use."""
+    if inspect.iscoroutine(result):
+        import asyncio
+
+        return asyncio.run(result)
+    if inspect.isgenerator(result):
+        return list(result)
+    if inspect.isasyncgen(result):
+        import asyncio
+
+        async def collect() -> list[Any]:
+            return [item async for item in result]
+
+        return asyncio.run(collect())
+    return result
+
+
+def _without_our_frames(error: BaseException) -> BaseException:
+    """Leave out the frames of this file at the top of the traceback: they say nothing."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return error.with_traceback(trace)
+
+
+def connect_to_pool() -> int:
+    """A descriptor to this runner's own pool, for a map inside a call."""
+    assert seat is not None, "only a runner has a pool of its own"
+    ours, theirs = socket.socketpair()
+    with theirs:
+        seat.guest(theirs.fileno())
+    return ours.detach()

@@ -1,0 +1,179 @@
+"""One session a process: the core's client, and the thread that brings its news into Python.
+
+The thread prints what calls have written and completes futures. A map's results are taken by
+whoever iterates over it, directly from the core.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from tendril import _tendril
+from tendril.errors import ClosedError, ConfigurationError, ForkedError
+
+_FORKED = (
+    "Tendril cannot be used in a process that was forked from one that uses it. Start such "
+    "processes with multiprocessing.get_context('spawn') or 'forkserver'."
+)
+_REFRESH_S = 0.2
+
+
+class Session:
+    """The client of this process and its background thread."""
+
+    def __init__(self) -> None:
+        runner = sys.modules.get("tendril._runner")
+        self.nested = runner is not None and runner.seat is not None
+        if self.nested:
+            self.client = _tendril.Client("", link_fd=runner.connect_to_pool())
+        else:
+            self.client = _tendril.Client(_supervisor_path(), slots=_cores_from_environment())
+        self._print_lock = threading.RLock()
+        self._notices: dict[int, Callable[[], None]] = {}
+        self._tickers: set[Callable[[], None]] = set()
+        self._thread = threading.Thread(target=self._run, name="tendril-deliver", daemon=True)
+        self._thread.start()
+
+    def on_notice(self, map_id: int, callback: Callable[[], None]) -> None:
+        """Call back from the thread when that map's first outcome is there."""
+        self._notices[map_id] = callback
+
+    def forget_notice(self, map_id: int) -> None:
+        self._notices.pop(map_id, None)
+
+    def add_ticker(self, tick: Callable[[], None]) -> None:
+        """Call back a few times a second; for progress bars."""
+        self._tickers.add(tick)
+        self.client.wake()
+
+    def remove_ticker(self, tick: Callable[[], None]) -> None:
+        self._tickers.discard(tick)
+
+    def print_output(self) -> None:
+        """Write what calls have written so far to sys.stdout and sys.stderr."""
+        with self._print_lock:
+            while (output := self.client.take_output()) is not None:
+                _, _, stream, data = output
+                text = data.decode("utf-8", "replace")
+                _write(sys.stdout if stream == 1 else sys.stderr, text)
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self.client.wait(_REFRESH_S if self._tickers else None)
+                with contextlib.suppress(OSError, ValueError):  # stdout is closed: nobody reads
+                    self.print_output()
+                while (map_id := self.client.take_notice()) is not None:
+                    callback = self._notices.pop(map_id, None)
+                    if callback is not None:
+                        callback()
+                for tick in list(self._tickers):
+                    tick()
+        except _tendril.Error:  # closed
+            return
+
+    def close(self) -> None:
+        """Cancel everything and end every process of ours. Blocks until they are told."""
+        self.client.close()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+
+def _write(stream: Any, text: str) -> None:
+    """Whole lines to a stream, around a progress bar if one is shown there."""
+    if stream is None:
+        return
+    if not text.endswith("\n"):
+        text += "\n"
+    tqdm_std = sys.modules.get("tqdm.std")
+    if tqdm_std is not None and getattr(tqdm_std.tqdm, "_instances", None):
+        with tqdm_std.tqdm.external_write_mode(file=stream):
+            stream.write(text)
+    else:
+        stream.write(text)
+    stream.flush()
+
+
+def _cores_from_environment() -> int:
+    text = os.environ.get("TENDRIL_CORES", "0")
+    if not text.isdecimal() or int(text) > 100_000:
+        raise ConfigurationError(f"TENDRIL_CORES={text!r} is not a number of cores")
+    return int(text)
+
+
+def _supervisor_path() -> str:
+    """The command `tendril` that was installed with this package."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    candidates = [
+        os.environ.get("TENDRIL_COMMAND", ""),
+        # lib/pythonX.Y/site-packages/tendril -> bin, for environments, --user and --prefix
+        os.path.join(package, "..", "..", "..", "..", "bin", "tendril"),
+        os.path.join(sysconfig.get_path("scripts"), "tendril"),
+        os.path.join(package, "..", "bin", "tendril"),  # pip install --target
+    ]
+    for candidate in candidates:
+        if candidate and os.access(candidate, os.X_OK):
+            return os.path.normpath(candidate)
+    raise ConfigurationError(
+        "the command `tendril` that belongs to this package was not found; "
+        "install the package again, or name it in TENDRIL_COMMAND"
+    )
+
+
+_lock = threading.Lock()
+_session: Session | None = None
+_forked = False
+_closed = False
+
+
+def get_session() -> Session:
+    """The session of this process, started when it is first needed."""
+    global _session
+    if _forked:
+        raise ForkedError(_FORKED)
+    session = _session
+    if session is not None:
+        return session
+    with _lock:
+        if _closed:
+            raise ClosedError("the interpreter is shutting down")
+        if _session is None:
+            _session = Session()
+        return _session
+
+
+def close_session() -> None:
+    """End the session; the next use starts another."""
+    global _session
+    with _lock:
+        session, _session = _session, None
+    if session is not None:
+        session.close()
+
+
+def _at_exit() -> None:
+    global _closed
+    _closed = True
+    close_session()
+
+
+def _after_fork_in_child() -> None:
+    """The child has our memory, but not our threads: it must not touch the core."""
+    global _lock, _session, _forked
+    _lock = threading.Lock()
+    if _session is not None:
+        _forked = True
+        _keep_alive.append(_session)  # its objects must not be finalised over here
+        _session = None
+
+
+_keep_alive: list[Session] = []
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,50 @@
+#include "base/blob.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+struct td_blob {
+    atomic_uint refs;
+    size_t len;
+    char data[];
+};
+
+struct td_blob *td_blob_new(const void *data, size_t len)
+{
+    if (len > SIZE_MAX - sizeof(struct td_blob))
+        return NULL;
+    struct td_blob *blob = td_alloc(sizeof *blob + len);
+    if (!blob)
+        return NULL;
+    atomic_init(&blob->refs, 1);
+    blob->len = len;
+    if (len)
+        memcpy(blob->data, data, len);
+    return blob;
+}
+
+struct td_blob *td_blob_ref(struct td_blob *blob)
+{
+    if (blob)
+        atomic_fetch_add_explicit(&blob->refs, 1, memory_order_relaxed);
+    return blob;
+}
+
+struct td_blob *td_blob_unref(struct td_blob *blob)
+{
+    if (blob && atomic_fetch_sub_explicit(&blob->refs, 1, memory_order_acq_rel) == 1)
+        td_free(blob);
+    return NULL;
+}
+
+void td_blob_unrefp(struct td_blob **blob)
+{
+    *blob = td_blob_unref(*blob);
+}
+
+struct td_bytes td_blob_bytes(const struct td_blob *blob)
+{
+    return blob ? (struct td_bytes){blob->data, blob->len} : (struct td_bytes){NULL, 0};
+}

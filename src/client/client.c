@@ -1,0 +1,414 @@
+#include "client/client_internal.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/attr.h"
+#include "base/blob.h"
+#include "base/err.h"
+#include "base/mem.h"
+#include "bus/bus.h"
+#include "bus/bus_link.h"
+#include "bus/bus_local.h"
+#include "node/node.h"
+#include "os/clock.h"
+#include "pool/pool.h"
+#include "task/outcome.h"
+#include "task/spec.h"
+#include "wire/message.h"
+
+enum { OUTPUT_MAX = 4 << 20 }; /* bytes that wait for the reader before runners are muted */
+
+struct output {
+    struct td_list link;
+    struct td_output output;
+    char text[];
+};
+
+static void lock(struct td_client *client)
+{
+    (void)pthread_mutex_lock(&client->lock); /* cannot fail: a default mutex, locked once */
+}
+
+static void unlock(struct td_client *client)
+{
+    (void)pthread_mutex_unlock(&client->lock);
+}
+
+bool td_client_forked(const struct td_client *client)
+{
+    return client->pid != getpid();
+}
+
+int td_client_usable(const struct td_client *client)
+{
+    return client->closed || client->lost ? TD_ECLOSED : 0;
+}
+
+/* -- operations: any thread to loop thread ---------------------------------------------------- */
+
+int td_client_push(struct td_client *client, struct op op)
+{
+    struct op *queued = td_alloc(sizeof *queued);
+    if (!queued)
+        return TD_ENOMEM;
+    *queued = op;
+    td_blob_ref(op.args);
+    if (op.spec)
+        td_spec_ref(op.spec);
+    td_list_append(&client->ops, &queued->link);
+    td_loop_post(client->loop, &client->post);
+    return 0;
+}
+
+static void op_free(struct op *op)
+{
+    td_blob_unref(op->args);
+    td_spec_unref(op->spec);
+    td_free(op);
+}
+
+static void on_started(void *context, uint64_t id, uint64_t index);
+static void on_output(void *context, uint64_t id, uint64_t index, int stream, struct td_bytes text);
+static void on_outcome(void *context, struct td_outcome **outcome);
+static void on_lost(void *context, const char *reason);
+
+static const struct td_bus_sink sink = {on_started, on_output, on_outcome, on_lost};
+
+/* A call that could not even be submitted has an outcome that says why. */
+static void refuse(struct td_client *client, const struct op *op, const char *why)
+{
+    TD_CLEANUP(td_outcome_freep)
+    struct td_outcome *outcome = td_outcome_new(op->map, op->index, 0, TD_OUTCOME_NOT_STARTED);
+    if (!outcome)
+        return;
+    outcome->detail = td_blob_new(why, strlen(why));
+    on_outcome(client, &outcome);
+}
+
+static void do_op(struct td_client *client, const struct op *op)
+{
+    struct td_error err = {0};
+    switch (op->kind) {
+    case OP_OPEN:
+        if (td_bus_open(client->bus, &sink, client, op->map, op->spec, &err) < 0)
+            (void)err; /* each of its calls is refused below, with the same words */
+        break;
+    case OP_SUBMIT: {
+        int r = td_bus_submit(client->bus, op->map, op->index, op->args);
+        if (r < 0)
+            refuse(client, op, r == TD_ENOTFOUND ? "its map could not be opened"
+                                                 : td_status_text(r));
+        break;
+    }
+    case OP_CANCEL: td_bus_cancel(client->bus, op->map, op->index); break;
+    case OP_FORGET: td_bus_forget(client->bus, op->map); break;
+    case OP_MUTE: td_bus_mute(client->bus, op->map, true); break;
+    case OP_UNMUTE: td_bus_mute(client->bus, op->map, false); break;
+    }
+}
+
+static void update_info(struct td_client *client)
+{
+    if (!client->node)
+        return;
+    const struct td_pool *pool = td_node_pool(client->node);
+    client->info.slots = td_node_slots(client->node);
+    client->info.supervisor_pid = td_pool_supervisor(pool);
+    (void)snprintf(client->info.limits, sizeof client->info.limits, "%s", td_pool_limits(pool));
+}
+
+static void run_ops(void *context)
+{
+    struct td_client *client = context;
+    for (;;) {
+        lock(client);
+        struct td_list *node = td_list_pop(&client->ops);
+        bool stop = client->stopping;
+        unlock(client);
+        if (stop)
+            td_loop_stop(client->loop);
+        if (!node)
+            break;
+        struct op *op = TD_CONTAINER(node, struct op, link);
+        do_op(client, op);
+        op_free(op);
+    }
+    lock(client);
+    update_info(client);
+    unlock(client);
+}
+
+/* -- what the bus says: loop thread ----------------------------------------------------------- */
+
+static void on_started(void *context, uint64_t id, uint64_t index)
+{
+    struct td_client *client = context;
+    lock(client);
+    struct td_map *map = td_idmap_get(&client->maps, id);
+    if (map)
+        td_window_started(map->window, index);
+    unlock(client);
+}
+
+static void mute(struct td_client *client, struct td_map *map)
+{
+    if (map->muted || client->output_bytes <= OUTPUT_MAX)
+        return;
+    struct op op = {.kind = OP_MUTE, .map = map->id};
+    map->muted = client->muting = td_client_push(client, op) == 0;
+}
+
+static void unmute(struct td_client *client)
+{
+    if (!client->muting || client->output_bytes > OUTPUT_MAX / 2)
+        return;
+    client->muting = false;
+    size_t cursor = 0;
+    for (struct td_map *map = td_idmap_next(&client->maps, &cursor); map;
+         map = td_idmap_next(&client->maps, &cursor)) {
+        struct op op = {.kind = OP_UNMUTE, .map = map->id};
+        if (map->muted && td_client_push(client, op) == 0)
+            map->muted = false;
+        client->muting |= map->muted;
+    }
+}
+
+static void on_output(void *context, uint64_t id, uint64_t index, int stream, struct td_bytes text)
+{
+    struct td_client *client = context;
+    lock(client);
+    struct td_map *map = td_idmap_get(&client->maps, id);
+    struct output *item = map ? td_alloc(sizeof *item + text.len) : NULL;
+    if (map)
+        td_log_add(&map->log, index, stream, text);
+    if (item) {
+        memcpy(item->text, text.data, text.len);
+        item->output = (struct td_output){
+            .map = id, .index = index, .stream = stream, .text = {item->text, text.len}};
+        td_list_append(&client->outputs, &item->link);
+        client->output_bytes += text.len;
+        mute(client, map);
+    }
+    unlock(client);
+    if (item)
+        td_event_signal(&client->event);
+}
+
+static void on_outcome(void *context, struct td_outcome **outcome)
+{
+    struct td_client *client = context;
+    bool notify = false;
+    lock(client);
+    struct td_map *map = td_idmap_get(&client->maps, (*outcome)->map);
+    if (map && td_window_put(map->window, outcome) == 0) {
+        if (map->options.notify && !map->noticed) {
+            map->noticed = notify = true;
+            map->refs++;
+            td_list_append(&client->notices, &map->notice);
+        }
+        td_event_signal(&map->event);
+    }
+    unlock(client);
+    if (notify)
+        td_event_signal(&client->event);
+}
+
+static void wake_all(struct td_client *client)
+{
+    size_t cursor = 0;
+    for (struct td_map *map = td_idmap_next(&client->maps, &cursor); map;
+         map = td_idmap_next(&client->maps, &cursor))
+        td_event_signal(&map->event);
+    td_event_signal(&client->event);
+}
+
+static void on_lost(void *context, const char *reason)
+{
+    (void)reason; /* TD_ECLOSED says it; the process that held the bus is gone */
+    struct td_client *client = context;
+    lock(client);
+    client->lost = true;
+    wake_all(client);
+    unlock(client);
+}
+
+/* -- reading ---------------------------------------------------------------------------------- */
+
+int td_client_wait(struct td_client *client, int64_t deadline_ns)
+{
+    int r = 0;
+    while (r == 0) {
+        if (td_client_forked(client))
+            return TD_EFORKED;
+        uint32_t seen = td_event_read(&client->event);
+        lock(client);
+        bool ready =
+            client->woken || !td_list_empty(&client->outputs) || !td_list_empty(&client->notices);
+        client->woken = false;
+        bool over = client->closed;
+        unlock(client);
+        if (ready || over)
+            return ready ? 0 : TD_ECLOSED;
+        r = td_event_wait(&client->event, seen, deadline_ns);
+    }
+    return r;
+}
+
+void td_client_wake(struct td_client *client)
+{
+    if (td_client_forked(client))
+        return;
+    lock(client);
+    client->woken = true;
+    unlock(client);
+    td_event_signal(&client->event);
+}
+
+struct td_output *td_client_take_output(struct td_client *client)
+{
+    if (td_client_forked(client))
+        return NULL;
+    lock(client);
+    struct td_list *node = td_list_pop(&client->outputs);
+    struct output *item = node ? TD_CONTAINER(node, struct output, link) : NULL;
+    if (item) {
+        client->output_bytes -= item->output.text.len;
+        unmute(client);
+    }
+    unlock(client);
+    return item ? &item->output : NULL;
+}
+
+struct td_output *td_output_free(struct td_output *output)
+{
+    if (output)
+        td_free(TD_CONTAINER(output, struct output, output));
+    return NULL;
+}
+
+struct td_map *td_client_take_notice(struct td_client *client)
+{
+    if (td_client_forked(client))
+        return NULL;
+    lock(client);
+    struct td_list *node = td_list_pop(&client->notices);
+    unlock(client);
+    return node ? TD_CONTAINER(node, struct td_map, notice) : NULL;
+}
+
+struct td_client_info td_client_info(struct td_client *client)
+{
+    lock(client);
+    struct td_client_info info = client->info;
+    unlock(client);
+    return info;
+}
+
+/* -- life ------------------------------------------------------------------------------------- */
+
+static void *thread_main(void *context)
+{
+    struct td_client *client = context;
+    if (td_loop_run(client->loop) < 0)
+        on_lost(client, "the event loop failed");
+    client->node = td_node_free(client->node);
+    client->bus = td_bus_free(client->bus);
+    return NULL;
+}
+
+/* Signals are for the threads of the program that we are a guest in. */
+static int start_thread(struct td_client *client, struct td_error *err)
+{
+    sigset_t all, before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    int r = pthread_create(&client->thread, NULL, thread_main, client);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return r != 0 ? td_error_sys(err, r, "pthread_create") : 0;
+}
+
+static void release(struct td_client *client)
+{
+    td_node_free(client->node);
+    td_bus_free(client->bus);
+    for (struct td_list *node = td_list_pop(&client->ops); node; node = td_list_pop(&client->ops))
+        op_free(TD_CONTAINER(node, struct op, link));
+    for (struct td_list *node = td_list_pop(&client->outputs); node;
+         node = td_list_pop(&client->outputs))
+        td_free(TD_CONTAINER(node, struct output, link));
+    td_idmap_done(&client->maps);
+    td_loop_free(client->loop);
+    (void)pthread_mutex_destroy(&client->lock);
+    td_free(client);
+}
+
+int td_client_new(const struct td_client_options *options, struct td_client **ret_client,
+                  struct td_error *err)
+{
+    struct td_client *client = td_alloc_zero(sizeof *client);
+    if (!client)
+        return td_error_set(err, TD_ENOMEM, "client: out of memory");
+    (void)pthread_mutex_init(&client->lock, NULL); /* cannot fail for a default mutex on Linux */
+    client->pid = getpid();
+    atomic_init(&client->refs, 1);
+    td_list_init(&client->ops);
+    td_list_init(&client->outputs);
+    td_list_init(&client->notices);
+    client->post = (struct td_post){.fn = run_ops, .context = client};
+    int link_fd = options->link_fd;
+    int r = td_loop_new(&client->loop, err);
+    if (r == 0 && link_fd >= 0)
+        r = td_bus_link_new(client->loop, &link_fd, &sink, client, &client->bus, err);
+    if (r == 0 && link_fd < 0 && !client->bus)
+        r = td_bus_local_new(&client->bus, err);
+    if (r == 0 && options->link_fd < 0)
+        r = td_node_new(client->loop, client->bus,
+                        &(struct td_node_options){.supervisor_path = options->supervisor_path,
+                                                  .slots = options->slots,
+                                                  .runners_max = options->runners_max},
+                        &client->node, err);
+    if (r == 0) {
+        update_info(client);
+        r = start_thread(client, err);
+    }
+    if (r < 0) {
+        release(client);
+        return r;
+    }
+    *ret_client = client;
+    return 0;
+}
+
+/* The first to come closes; everybody else may go on at once and finds TD_ECLOSED. */
+void td_client_close(struct td_client *client)
+{
+    if (td_client_forked(client))
+        return; /* a forked child has the parent's memory and not its thread: leave it */
+    lock(client);
+    bool first = !client->closed;
+    client->closed = true;
+    client->stopping = true;
+    wake_all(client);
+    td_loop_post(client->loop, &client->post);
+    unlock(client);
+    if (!first)
+        return;
+    (void)pthread_join(client->thread, NULL); /* it is ours, and only the first comes here */
+    for (struct td_map *map = td_client_take_notice(client); map;
+         map = td_client_take_notice(client))
+        td_map_unref(map);
+}
+
+struct td_client *td_client_unref(struct td_client *client)
+{
+    if (!client || atomic_fetch_sub(&client->refs, 1) > 1)
+        return NULL;
+    if (td_client_forked(client))
+        return NULL; /* as above: what it holds is the parent's */
+    td_client_close(client);
+    release(client);
+    return NULL;
+}

@@ -1,0 +1,123 @@
+/* client.h: the caller's end: takes calls in from any thread, delivers outcomes and output.
+ *
+ *      any thread: td_map_submit --ops--> loop thread --> bus --> node ...
+ *      any thread: td_map_next <--window-- loop thread <-- bus <-- node
+ *
+ * A client has one loop thread, which owns bus, node and pool. Everything below may be called
+ * from any thread, at once; waiting is done without holding the lock. A client does not survive
+ * fork(): in the child every function gives TD_EFORKED.
+ * Lifetime: td_client_new .. td_client_close, which cancels all maps and ends all processes; from
+ * then on everything says TD_ECLOSED. The memory goes with the last reference; each map holds
+ * one. */
+#ifndef TD_CLIENT_CLIENT_H
+#define TD_CLIENT_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+#include "task/window.h"
+
+struct td_client;
+struct td_error;
+struct td_map;
+struct td_outcome;
+struct td_spec;
+
+struct td_client_options {
+    const char *supervisor_path; /* the tendril program; its pool is in this process */
+    unsigned slots;              /* cores to use; 0: all of the machine */
+    unsigned runners_max;        /* 0: a default */
+    int link_fd; /* >= 0: no pool of our own, but the bus behind this socket (see bus_link.h),
+                    which is taken; supervisor_path is not used */
+};
+
+int td_client_new(const struct td_client_options *options, struct td_client **ret_client,
+                  struct td_error *err);
+void td_client_close(struct td_client *client); /* blocks until all is ended; again: no-op */
+struct td_client *td_client_unref(struct td_client *client); /* accepts NULL; the last one closes */
+
+struct td_client_info {
+    unsigned slots;
+    int supervisor_pid; /* 0: none runs */
+    char limits[16];    /* how memory is limited: "cgroup v2", "cgroup v1", "polling" */
+};
+struct td_client_info td_client_info(struct td_client *client);
+
+/* -- what wakes a reader ---------------------------------------------------------------------- */
+
+enum { TD_OUTPUT_PART_MAX = 1 << 20 };
+
+/* Some lines of one call. */
+struct td_output {
+    uint64_t map;
+    uint64_t index;
+    int stream; /* 1 or 2 */
+    struct td_bytes text;
+};
+
+/* Waits until output or a notifying map is there, or td_client_wake was called. 0, TD_ETIMEOUT, TD_EINTR, TD_ECLOSED. */
+int td_client_wait(struct td_client *client, int64_t deadline_ns);
+
+void td_client_wake(struct td_client *client);
+
+/* The oldest output, to be freed with td_output_free, or NULL. */
+struct td_output *td_client_take_output(struct td_client *client);
+struct td_output *td_output_free(struct td_output *output); /* accepts NULL, returns NULL */
+
+/* The next map opened with `notify` whose first outcome has come, as a reference; or NULL. */
+struct td_map *td_client_take_notice(struct td_client *client);
+
+/* -- maps ------------------------------------------------------------------------------------- */
+
+struct td_map_options {
+    bool ordered; /* deliver in the order of submission, else as calls finish */
+    bool notify;  /* td_client_take_notice gives it when its first outcome is there */
+};
+
+/* Opens a map. *ret_map is a reference. TD_ENOMEM, TD_ECLOSED, TD_EFORKED. */
+int td_map_new(struct td_client *client, struct td_spec *spec, struct td_map_options options,
+               struct td_map **ret_map, struct td_error *err);
+struct td_map *td_map_ref(struct td_map *map);
+struct td_map *td_map_unref(struct td_map *map); /* the last one cancels what still runs */
+uint64_t td_map_id(const struct td_map *map);    /* random, unique */
+
+/* Adds a call; args are copied. TD_ECANCELLED, TD_ECLOSED, TD_ENOMEM, TD_EFORKED. */
+int td_map_submit(struct td_map *map, struct td_bytes args, uint64_t *ret_index,
+                  struct td_error *err);
+
+/* Adds a call that has failed already: an input that could not even be sent. Its outcome is RAISED
+ * with this value. The same errors. */
+int td_map_reject(struct td_map *map, struct td_bytes value, uint64_t *ret_index,
+                  struct td_error *err);
+
+/* No more calls will come: once all results are taken, td_map_next says TD_ENOTFOUND. */
+void td_map_end(struct td_map *map);
+
+/* Waits until fewer than `span` entries are held (see td_window_span), at most until the
+ * deadline. 0, TD_ETIMEOUT, TD_EINTR, TD_ECANCELLED, TD_ECLOSED, TD_EFORKED. */
+int td_map_wait_room(struct td_map *map, uint64_t span, int64_t deadline_ns);
+
+/* The next outcome, the caller's from now on. TD_ENOTFOUND: all were delivered; TD_ETIMEOUT,
+ * TD_EINTR; TD_ECANCELLED: the map was cancelled, and what had finished before is delivered;
+ * TD_ECLOSED: the client was closed or lost its bus; TD_EFORKED. */
+int td_map_next(struct td_map *map, int64_t deadline_ns, struct td_outcome **ret_outcome);
+
+/* Waiting calls go, running ones are stopped. */
+void td_map_cancel(struct td_map *map);
+/* One call: it ends as CANCELLED unless it has finished. */
+void td_map_cancel_call(struct td_map *map, uint64_t index);
+
+struct td_window_counts td_map_counts(struct td_map *map);
+enum td_window_call td_map_state(struct td_map *map, uint64_t index);
+bool td_map_cancelled(struct td_map *map);
+
+/* What call `index` has written to a stream (1, 2, or 0: both, as it came), as a new blob of
+ * bytes; *ret_lost counts the bytes of the whole map that were dropped because the log has a
+ * maximum. TD_ENOMEM. */
+struct td_blob;
+int td_map_logs(struct td_map *map, uint64_t index, int stream, struct td_blob **ret_text,
+                uint64_t *ret_lost);
+
+#endif

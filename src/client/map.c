@@ -1,0 +1,300 @@
+#include <sys/random.h>
+
+#include "base/attr.h"
+#include "base/blob.h"
+#include "base/err.h"
+#include "base/mem.h"
+#include "client/client_internal.h"
+#include "task/outcome.h"
+#include "wire/message.h"
+
+enum { LOG_MAX = 16 << 20 }; /* bytes of output that a map keeps */
+
+static void lock(struct td_map *map)
+{
+    (void)pthread_mutex_lock(&map->client->lock); /* cannot fail: a default mutex, locked once */
+}
+
+static void unlock(struct td_map *map)
+{
+    (void)pthread_mutex_unlock(&map->client->lock);
+}
+
+static void map_free(struct td_map *map)
+{
+    td_window_free(map->window);
+    td_log_done(&map->log);
+    td_client_unref(map->client);
+    td_free(map);
+}
+
+/* Random, so that maps of several clients never meet; 0 is not given. */
+static int new_id(const struct td_client *client, uint64_t *ret_id)
+{
+    do {
+        if (getrandom(ret_id, sizeof *ret_id, 0) != (ssize_t)sizeof *ret_id)
+            return TD_ESYS;
+    } while (*ret_id == 0 || td_idmap_get(&client->maps, *ret_id));
+    return 0;
+}
+
+/* Registers the map and queues its opening; the lock is held. */
+static int open_map(struct td_map *map, struct td_spec *spec)
+{
+    struct td_client *client = map->client;
+    int r = td_client_usable(client);
+    if (r == 0)
+        r = new_id(client, &map->id);
+    if (r == 0)
+        r = td_idmap_put(&client->maps, map->id, map);
+    if (r < 0)
+        return r;
+    r = td_client_push(client, (struct op){.kind = OP_OPEN, .map = map->id, .spec = spec});
+    if (r < 0)
+        td_idmap_remove(&client->maps, map->id);
+    return r;
+}
+
+int td_map_new(struct td_client *client, struct td_spec *spec, struct td_map_options options,
+               struct td_map **ret_map, struct td_error *err)
+{
+    if (td_client_forked(client))
+        return td_error_set(err, TD_EFORKED, "%s", td_status_text(TD_EFORKED));
+    struct td_map *map = td_alloc_zero(sizeof *map);
+    if (!map)
+        return td_error_set(err, TD_ENOMEM, "map: out of memory");
+    map->client = client;
+    atomic_fetch_add(&client->refs, 1);
+    map->options = options;
+    map->refs = 1;
+    td_list_init(&map->notice);
+    td_log_init(&map->log, LOG_MAX);
+    int r = td_window_new(options.ordered, &map->window);
+    if (r == 0) {
+        lock(map);
+        r = open_map(map, spec);
+        unlock(map);
+    }
+    if (r < 0) {
+        map_free(map);
+        return td_error_set(err, r, "map: %s", td_status_text(r));
+    }
+    *ret_map = map;
+    return 0;
+}
+
+struct td_map *td_map_ref(struct td_map *map)
+{
+    lock(map);
+    map->refs++;
+    unlock(map);
+    return map;
+}
+
+struct td_map *td_map_unref(struct td_map *map)
+{
+    if (!map || td_client_forked(map->client))
+        return NULL; /* in a forked child it is the parent's */
+    lock(map);
+    bool last = --map->refs == 0;
+    if (last) {
+        td_idmap_remove(&map->client->maps, map->id);
+        if (!map->client->closed)
+            /* Without memory to say so, the bus keeps the map until the client closes. */
+            (void)td_client_push(map->client, (struct op){.kind = OP_FORGET, .map = map->id});
+    }
+    unlock(map);
+    if (last)
+        map_free(map);
+    return NULL;
+}
+
+uint64_t td_map_id(const struct td_map *map)
+{
+    return map->id;
+}
+
+/* What a reader or writer of the map is told first; the lock is held. */
+static int usable(const struct td_map *map)
+{
+    int r = td_client_usable(map->client);
+    return r == 0 && map->cancelled ? TD_ECANCELLED : r;
+}
+
+static int submit(struct td_map *map, struct td_blob *args, uint64_t *ret_index)
+{
+    int r = usable(map);
+    if (r == 0 && map->ended)
+        r = TD_EINVAL;
+    if (r == 0)
+        r = td_window_submit(map->window, ret_index);
+    if (r < 0)
+        return r;
+    struct op op = {.kind = OP_SUBMIT, .map = map->id, .index = *ret_index, .args = args};
+    r = td_client_push(map->client, op);
+    if (r < 0)
+        td_window_unsubmit(map->window);
+    return r;
+}
+
+int td_map_submit(struct td_map *map, struct td_bytes args, uint64_t *ret_index,
+                  struct td_error *err)
+{
+    if (td_client_forked(map->client))
+        return td_error_set(err, TD_EFORKED, "%s", td_status_text(TD_EFORKED));
+    if (args.len > TD_FRAME_MAX / 2)
+        return td_error_set(err, TD_ELIMIT, "the arguments have %zu bytes, at most %zu can be sent",
+                            args.len, TD_FRAME_MAX / 2);
+    TD_CLEANUP(td_blob_unrefp) struct td_blob *blob = td_blob_new(args.data, args.len);
+    if (!blob)
+        return td_error_set(err, TD_ENOMEM, "arguments of %zu bytes: out of memory", args.len);
+    lock(map);
+    int r = submit(map, blob, ret_index);
+    unlock(map);
+    return r < 0 ? td_error_set(err, r, "submit: %s", td_status_text(r)) : 0;
+}
+
+int td_map_reject(struct td_map *map, struct td_bytes value, uint64_t *ret_index,
+                  struct td_error *err)
+{
+    if (td_client_forked(map->client))
+        return td_error_set(err, TD_EFORKED, "%s", td_status_text(TD_EFORKED));
+    TD_CLEANUP(td_outcome_freep)
+    struct td_outcome *outcome = td_outcome_new(map->id, 0, 0, TD_OUTCOME_RAISED);
+    if (outcome)
+        outcome->value = td_blob_new(value.data, value.len);
+    if (!outcome || !outcome->value)
+        return td_error_set(err, TD_ENOMEM, "reject: out of memory");
+    lock(map);
+    int r = usable(map);
+    if (r == 0)
+        r = td_window_submit(map->window, ret_index);
+    if (r == 0) {
+        outcome->index = *ret_index;
+        r = td_window_put(map->window, &outcome);
+    }
+    unlock(map);
+    td_event_signal(&map->event);
+    return r < 0 ? td_error_set(err, r, "reject: %s", td_status_text(r)) : 0;
+}
+
+void td_map_end(struct td_map *map)
+{
+    if (td_client_forked(map->client))
+        return;
+    lock(map);
+    map->ended = true;
+    unlock(map);
+    td_event_signal(&map->event);
+}
+
+int td_map_wait_room(struct td_map *map, uint64_t span, int64_t deadline_ns)
+{
+    int r = 0;
+    while (r == 0) {
+        if (td_client_forked(map->client))
+            return TD_EFORKED;
+        uint32_t seen = td_event_read(&map->event);
+        lock(map);
+        r = usable(map);
+        bool room = td_window_span(map->window) < span;
+        unlock(map);
+        if (r < 0 || room)
+            return r;
+        r = td_event_wait(&map->event, seen, deadline_ns);
+    }
+    return r;
+}
+
+/* What td_map_next has to say now: 0 with an outcome, 0 without one (wait), or a status. */
+static int look(struct td_map *map, struct td_outcome **ret_outcome)
+{
+    *ret_outcome = td_window_take(map->window);
+    if (*ret_outcome)
+        return 0;
+    int r = usable(map);
+    struct td_window_counts counts = td_window_counts(map->window);
+    if (r == 0 && map->ended && counts.taken == counts.submitted)
+        r = TD_ENOTFOUND;
+    return r;
+}
+
+int td_map_next(struct td_map *map, int64_t deadline_ns, struct td_outcome **ret_outcome)
+{
+    int r = 0;
+    while (r == 0) {
+        if (td_client_forked(map->client))
+            return TD_EFORKED;
+        struct td_outcome *outcome;
+        uint32_t seen = td_event_read(&map->event);
+        lock(map);
+        r = look(map, &outcome);
+        unlock(map);
+        if (outcome) {
+            *ret_outcome = outcome;
+            td_event_signal(&map->event); /* there is room now, for whoever waits for it */
+            return 0;
+        }
+        if (r == 0)
+            r = td_event_wait(&map->event, seen, deadline_ns);
+    }
+    return r;
+}
+
+void td_map_cancel(struct td_map *map)
+{
+    if (td_client_forked(map->client))
+        return;
+    lock(map);
+    struct op op = {.kind = OP_CANCEL, .map = map->id, .index = TD_ALL_CALLS};
+    if (!map->cancelled && td_client_usable(map->client) == 0)
+        (void)td_client_push(map->client, op); /* if not now, then when it is forgotten */
+    map->cancelled = true;
+    unlock(map);
+    td_event_signal(&map->event);
+}
+
+void td_map_cancel_call(struct td_map *map, uint64_t index)
+{
+    if (td_client_forked(map->client))
+        return;
+    lock(map);
+    struct op op = {.kind = OP_CANCEL, .map = map->id, .index = index};
+    if (td_client_usable(map->client) == 0)
+        (void)td_client_push(map->client, op); /* as above */
+    unlock(map);
+}
+
+struct td_window_counts td_map_counts(struct td_map *map)
+{
+    lock(map);
+    struct td_window_counts counts = td_window_counts(map->window);
+    unlock(map);
+    return counts;
+}
+
+enum td_window_call td_map_state(struct td_map *map, uint64_t index)
+{
+    lock(map);
+    enum td_window_call state = td_window_state(map->window, index);
+    unlock(map);
+    return state;
+}
+
+bool td_map_cancelled(struct td_map *map)
+{
+    lock(map);
+    bool cancelled = map->cancelled;
+    unlock(map);
+    return cancelled;
+}
+
+int td_map_logs(struct td_map *map, uint64_t index, int stream, struct td_blob **ret_text,
+                uint64_t *ret_lost)
+{
+    lock(map);
+    int r = td_log_read(&map->log, index, stream, ret_text);
+    *ret_lost = map->log.lost;
+    unlock(map);
+    return r;
+}

@@ -1,0 +1,85 @@
+#include "node/lines.h"
+
+#include <string.h>
+
+#include "base/blob.h"
+
+void td_lines_init(struct td_lines *lines, td_lines_fn *fn, void *context)
+{
+    td_buf_init(&lines->partial[0], TD_LINE_MAX);
+    td_buf_init(&lines->partial[1], TD_LINE_MAX);
+    lines->tail_len = 0;
+    lines->fn = fn;
+    lines->context = context;
+}
+
+void td_lines_done(struct td_lines *lines)
+{
+    td_buf_done(&lines->partial[0]);
+    td_buf_done(&lines->partial[1]);
+}
+
+static void keep_tail(struct td_lines *lines, struct td_bytes text)
+{
+    if (text.len >= TD_TAIL_MAX) {
+        memcpy(lines->tail, (const char *)text.data + text.len - TD_TAIL_MAX, TD_TAIL_MAX);
+        lines->tail_len = TD_TAIL_MAX;
+        return;
+    }
+    size_t keep = TD_TAIL_MAX - text.len;
+    if (lines->tail_len > keep) {
+        memmove(lines->tail, lines->tail + lines->tail_len - keep, keep);
+        lines->tail_len = keep;
+    }
+    memcpy(lines->tail + lines->tail_len, text.data, text.len);
+    lines->tail_len += text.len;
+}
+
+static void hand_on(struct td_lines *lines, int stream, const void *data, size_t len)
+{
+    if (len)
+        lines->fn(lines->context, stream, (struct td_bytes){data, len});
+}
+
+void td_lines_add(struct td_lines *lines, int stream, struct td_bytes text)
+{
+    struct td_buf *partial = &lines->partial[stream - 1];
+    const char *data = text.data;
+    keep_tail(lines, text);
+    const char *last = memrchr(data, '\n', text.len);
+    size_t whole = last ? (size_t)(last - data) + 1 : 0;
+    if (whole && partial->len) {
+        /* Finish the line that had begun, then the rest of the whole lines in one piece. */
+        size_t first = (size_t)((const char *)memchr(data, '\n', whole) - data) + 1;
+        if (td_buf_add(partial, data, first) < 0) {
+            hand_on(lines, stream, partial->data, partial->len);
+            hand_on(lines, stream, data, first);
+        } else {
+            hand_on(lines, stream, partial->data, partial->len);
+        }
+        td_buf_clear(partial);
+        hand_on(lines, stream, data + first, whole - first);
+    } else {
+        hand_on(lines, stream, data, whole);
+    }
+    size_t rest = text.len - whole;
+    if (td_buf_add(partial, data + whole, rest) < 0) {
+        hand_on(lines, stream, partial->data, partial->len);
+        td_buf_clear(partial);
+        hand_on(lines, stream, data + whole, rest);
+    }
+}
+
+void td_lines_end(struct td_lines *lines)
+{
+    for (int i = 0; i < 2; i++) {
+        hand_on(lines, i + 1, lines->partial[i].data, lines->partial[i].len);
+        td_buf_clear(&lines->partial[i]);
+    }
+    lines->tail_len = 0;
+}
+
+struct td_blob *td_lines_tail(const struct td_lines *lines)
+{
+    return lines->tail_len ? td_blob_new(lines->tail, lines->tail_len) : NULL;
+}

@@ -1,0 +1,41 @@
+/* lines.h: cuts what one call writes into whole lines, and keeps its last ones for a post-mortem.
+ *
+ * Standard output and error are cut apart; each piece that is handed on ends with a newline,
+ * except the last of a call and pieces of a line longer than TD_LINE_MAX.
+ * Threads: one owner. Lifetime: embedded; td_lines_init .. td_lines_done. */
+#ifndef TD_NODE_LINES_H
+#define TD_NODE_LINES_H
+
+#include "base/buf.h"
+#include "base/bytes.h"
+
+struct td_blob;
+
+enum {
+    TD_LINE_MAX = 64 << 10, /* bytes */
+    TD_TAIL_MAX = 4 << 10,  /* bytes of last output that are kept */
+};
+
+typedef void td_lines_fn(void *context, int stream, struct td_bytes lines);
+
+struct td_lines {
+    struct td_buf partial[2]; /* of stream 1 and 2 */
+    char tail[TD_TAIL_MAX];   /* both streams, as they came */
+    size_t tail_len;
+    td_lines_fn *fn;
+    void *context;
+};
+
+void td_lines_init(struct td_lines *lines, td_lines_fn *fn, void *context);
+void td_lines_done(struct td_lines *lines);
+
+/* Hands on the lines that `text` completes. Without memory a line is handed on in pieces. */
+void td_lines_add(struct td_lines *lines, int stream, struct td_bytes text);
+
+/* The call is over: hands on what has no newline, and forgets the tail. */
+void td_lines_end(struct td_lines *lines);
+
+/* The last lines so far, or NULL: nothing was written, or memory is out. */
+struct td_blob *td_lines_tail(const struct td_lines *lines);
+
+#endif

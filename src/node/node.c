@@ -1,0 +1,461 @@
+#include "node/node.h"
+
+#include <string.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "base/attr.h"
+#include "base/blob.h"
+#include "base/err.h"
+#include "base/idmap.h"
+#include "base/mem.h"
+#include "bus/bus.h"
+#include "node/guest.h"
+#include "node/lines.h"
+#include "os/clock.h"
+#include "os/fd.h"
+#include "os/loop.h"
+#include "pool/pool.h"
+#include "task/outcome.h"
+#include "task/sched.h"
+#include "task/spec.h"
+#include "wire/message.h"
+
+enum {
+    RUNNERS_MAX = 256,
+    WAITING_MAX = 4096,
+    FUNCTIONS_MAX = 16, /* that one runner keeps */
+};
+
+/* A map as this node knows it. */
+struct lane {
+    uint64_t id;
+    struct td_spec *spec;
+    bool muted;
+};
+
+/* A runner as this node knows it; what it runs is the scheduler's knowledge. */
+struct runner {
+    struct td_node *node;
+    uint32_t id;
+    struct td_lines lines;
+    struct td_guest *guest;
+    uint64_t map, index; /* whose output it writes: the last call sent to it */
+    bool seated;         /* it was sent one at all */
+    struct td_key functions[FUNCTIONS_MAX]; /* bodies it has, least recently used first */
+    size_t nfunctions;
+};
+
+struct td_node {
+    struct td_loop *loop;
+    struct td_bus *bus;
+    struct td_pool *pool;
+    struct td_sched *sched;
+    struct td_idmap lanes;
+    struct td_idmap runners;
+    struct td_post pump;   /* carry out what was decided */
+    struct td_timer alarm; /* the scheduler's next deadline */
+    unsigned slots;
+    uint64_t memory_bytes;
+};
+
+static void wake(struct td_node *node)
+{
+    td_loop_post(node->loop, &node->pump);
+}
+
+/* -- from the bus ----------------------------------------------------------------------------- */
+
+static int on_opened(void *context, uint64_t id, struct td_spec *spec)
+{
+    struct td_node *node = context;
+    struct lane *lane = td_alloc_zero(sizeof *lane);
+    struct td_sched_map map = {.id = id,
+                               .cost = td_spec_cost(spec, node->slots, node->memory_bytes),
+                               .retries = spec->retries,
+                               .timeout_ns = spec->timeout_ns};
+    int r = lane ? 0 : TD_ENOMEM;
+    if (r == 0)
+        r = td_pool_profile(node->pool, &spec->runner, &map.profile, NULL);
+    if (r == 0)
+        r = td_idmap_put(&node->lanes, id, lane);
+    if (r < 0) {
+        td_free(lane);
+        return r;
+    }
+    lane->id = id;
+    lane->spec = td_spec_ref(spec);
+    r = td_sched_map_add(node->sched, &map);
+    if (r < 0) {
+        td_idmap_remove(&node->lanes, id);
+        td_spec_unref(spec);
+        td_free(lane);
+    }
+    return r;
+}
+
+static void on_waiting(void *context, uint64_t map, uint64_t calls)
+{
+    struct td_node *node = context;
+    td_sched_backlog(node->sched, map, calls);
+    wake(node);
+}
+
+static void on_call(void *context, uint64_t map, uint64_t index, struct td_blob *args)
+{
+    struct td_node *node = context;
+    int r = td_sched_fetched(node->sched, map, index, args, td_clock_now());
+    if (r != TD_ENOMEM)
+        return; /* taken; or its map was forgotten */
+    TD_CLEANUP(td_outcome_freep)
+    struct td_outcome *outcome = td_outcome_new(map, index, 0, TD_OUTCOME_NOT_STARTED);
+    td_sched_fetch_failed(node->sched, map, 1);
+    if (outcome)
+        td_bus_finish(node->bus, &outcome);
+}
+
+static void lane_free(struct lane *lane)
+{
+    if (!lane)
+        return;
+    td_spec_unref(lane->spec);
+    td_free(lane);
+}
+
+static void on_cancelled(void *context, uint64_t map, uint64_t index)
+{
+    struct td_node *node = context;
+    if (index == TD_ALL_CALLS)
+        td_sched_map_cancel(node->sched, map, td_clock_now());
+    else
+        td_sched_call_cancel(node->sched, map, index, td_clock_now());
+    wake(node);
+}
+
+static void on_muted(void *context, uint64_t map, bool muted)
+{
+    struct td_node *node = context;
+    struct lane *lane = td_idmap_get(&node->lanes, map);
+    if (lane)
+        lane->muted = muted;
+    size_t cursor = 0;
+    for (struct runner *runner = td_idmap_next(&node->runners, &cursor); runner;
+         runner = td_idmap_next(&node->runners, &cursor))
+        if (runner->seated && runner->map == map)
+            td_pool_mute(node->pool, runner->id, muted);
+}
+
+/* -- from the pool ---------------------------------------------------------------------------- */
+
+static void on_lines(void *context, int stream, struct td_bytes text)
+{
+    struct runner *runner = context;
+    if (runner->seated)
+        td_bus_output(runner->node->bus, runner->map, runner->index, stream, text);
+}
+
+static void on_up(void *context, uint32_t id)
+{
+    struct td_node *node = context;
+    td_sched_runner_up(node->sched, id, td_clock_now());
+    wake(node);
+}
+
+static void on_finish(struct td_node *node, struct runner *runner, const struct td_msg_finish *said)
+{
+    td_pool_hear(node->pool, runner->id); /* what it wrote before it finished belongs to the call */
+    TD_CLEANUP(td_outcome_freep)
+    struct td_outcome *outcome = td_outcome_new(said->map, said->index, said->attempt, said->status);
+    bool ok = said->status == TD_OUTCOME_OK || said->status == TD_OUTCOME_RAISED;
+    if (outcome)
+        outcome->value = td_blob_new(said->value.data, said->value.len);
+    if (!ok || !outcome || !outcome->value) {
+        td_pool_kill(node->pool, runner->id); /* nonsense, or no memory: the call ends with it */
+        return;
+    }
+    outcome->duration_ns = said->duration_ns;
+    outcome->peak_bytes = said->peak_bytes;
+    outcome->pid = td_pool_pid(node->pool, runner->id);
+    if (said->status != TD_OUTCOME_OK)
+        outcome->last_output = td_lines_tail(&runner->lines);
+    td_lines_end(&runner->lines);
+    td_sched_finished(node->sched, runner->id, &outcome, said->retire != 0, td_clock_now());
+    wake(node);
+}
+
+static void on_message(void *context, uint32_t id, const struct td_message *message)
+{
+    struct td_node *node = context;
+    struct runner *runner = td_idmap_get(&node->runners, id);
+    if (runner && message->type == TD_MSG_FINISH)
+        on_finish(node, runner, &message->finish);
+}
+
+static void on_busy(void *context, bool busy)
+{
+    struct runner *runner = context;
+    td_sched_lent(runner->node->sched, runner->id, busy, td_clock_now());
+    wake(runner->node);
+}
+
+static void on_guest(void *context, uint32_t id, int fd)
+{
+    struct td_node *node = context;
+    struct runner *runner = td_idmap_get(&node->runners, id);
+    if (runner) {
+        runner->guest = td_guest_free(runner->guest);
+        /* On failure the socket closes, and the client in the runner says so. */
+        (void)td_guest_new(node->loop, node->bus, &fd, on_busy, runner, &runner->guest, NULL);
+    }
+    td_fd_close(&fd);
+}
+
+static void on_output(void *context, uint32_t id, int stream, struct td_bytes text)
+{
+    struct td_node *node = context;
+    struct runner *runner = td_idmap_get(&node->runners, id);
+    if (runner)
+        td_lines_add(&runner->lines, stream, text);
+}
+
+static struct td_outcome *post_mortem(const struct runner *runner,
+                                      const struct td_pool_death *death)
+{
+    static const uint8_t status[] = {[TD_DEATH_EXITED] = TD_OUTCOME_CRASHED,
+                                     [TD_DEATH_OUT_OF_MEMORY] = TD_OUTCOME_OUT_OF_MEMORY,
+                                     [TD_DEATH_NOT_STARTED] = TD_OUTCOME_NOT_STARTED};
+    struct td_outcome *outcome = td_outcome_new(0, 0, 0, status[death->cause]);
+    if (!outcome)
+        return NULL;
+    outcome->code = death->code;
+    outcome->pid = death->pid;
+    outcome->peak_bytes = death->peak_bytes;
+    outcome->last_output = td_lines_tail(&runner->lines);
+    if (death->detail.len)
+        outcome->detail = td_blob_new(death->detail.data, death->detail.len);
+    else if (!runner->seated)
+        outcome->detail = td_blob_ref(outcome->last_output); /* why it never came up */
+    return outcome;
+}
+
+static void runner_free(struct td_node *node, struct runner *runner)
+{
+    td_idmap_remove(&node->runners, runner->id);
+    td_guest_free(runner->guest);
+    td_lines_done(&runner->lines);
+    td_free(runner);
+}
+
+static void on_gone(void *context, uint32_t id, const struct td_pool_death *death)
+{
+    struct td_node *node = context;
+    struct runner *runner = td_idmap_get(&node->runners, id);
+    if (!runner)
+        return;
+    struct td_outcome *outcome = post_mortem(runner, death);
+    struct lane *lane = td_idmap_get(&node->lanes, runner->map);
+    if (outcome && lane)
+        outcome->limit_bytes = lane->spec->runner.memory_bytes;
+    td_lines_end(&runner->lines);
+    td_sched_runner_gone(node->sched, id, &outcome, td_clock_now());
+    runner_free(node, runner);
+    wake(node);
+}
+
+/* -- carrying out ----------------------------------------------------------------------------- */
+
+static void fail_start(struct td_node *node, uint32_t id, const char *why)
+{
+    struct td_outcome *outcome = td_outcome_new(0, 0, 0, TD_OUTCOME_NOT_STARTED);
+    if (outcome)
+        outcome->detail = td_blob_new(why, strlen(why));
+    td_sched_runner_gone(node->sched, id, &outcome, td_clock_now());
+}
+
+static void do_start(struct td_node *node, const struct td_action *action)
+{
+    struct td_error err = {0};
+    struct runner *runner = td_alloc_zero(sizeof *runner);
+    if (!runner || td_idmap_put(&node->runners, action->runner, runner) < 0) {
+        td_free(runner);
+        fail_start(node, action->runner, "out of memory");
+        return;
+    }
+    runner->node = node;
+    runner->id = action->runner;
+    td_lines_init(&runner->lines, on_lines, runner);
+    if (td_pool_start(node->pool, action->runner, action->profile, &err) < 0) {
+        runner_free(node, runner);
+        fail_start(node, action->runner, err.text);
+    }
+}
+
+/* Makes sure that the runner has the function's body; the one it used longest ago goes. */
+static int send_function(struct td_node *node, struct runner *runner, const struct td_spec *spec)
+{
+    size_t at = 0;
+    while (at < runner->nfunctions &&
+           memcmp(&runner->functions[at], &spec->function, sizeof spec->function) != 0)
+        at++;
+    int r = 0;
+    if (at == runner->nfunctions) {
+        if (runner->nfunctions == FUNCTIONS_MAX) {
+            struct td_message forget = {.type = TD_MSG_FORGET,
+                                        .forget = {.function = runner->functions[0]}};
+            r = td_pool_send(node->pool, runner->id, &forget, NULL);
+            at = 0;
+        } else {
+            runner->nfunctions++;
+        }
+        struct td_message message = {.type = TD_MSG_FUNCTION,
+                                     .function = {.function = spec->function,
+                                                  .body = td_blob_bytes(spec->body)}};
+        if (r == 0)
+            r = td_pool_send(node->pool, runner->id, &message, spec->body);
+    }
+    memmove(&runner->functions[at], &runner->functions[at + 1],
+            (runner->nfunctions - at - 1) * sizeof runner->functions[0]);
+    runner->functions[runner->nfunctions - 1] = spec->function;
+    return r;
+}
+
+static void do_run(struct td_node *node, const struct td_action *action)
+{
+    struct runner *runner = td_idmap_get(&node->runners, action->runner);
+    struct lane *lane = td_idmap_get(&node->lanes, action->map);
+    if (!runner || !lane)
+        return; /* never so: both live as long as the scheduler names them */
+    runner->map = action->map;
+    runner->index = action->index;
+    runner->seated = true;
+    td_lines_end(&runner->lines);
+    td_pool_mute(node->pool, runner->id, lane->muted);
+    struct td_message message = {.type = TD_MSG_CALL,
+                                 .call = {.map = action->map,
+                                          .index = action->index,
+                                          .attempt = action->attempt,
+                                          .function = lane->spec->function,
+                                          .args = td_blob_bytes(action->args)}};
+    int r = send_function(node, runner, lane->spec);
+    if (r == 0)
+        r = td_pool_send(node->pool, runner->id, &message, action->args);
+    if (r < 0)
+        td_pool_kill(node->pool, runner->id); /* out of memory, or it is dying: `gone` follows */
+    else
+        td_bus_started(node->bus, action->map, action->index);
+}
+
+static void do_finish(struct td_node *node, const struct td_action *action)
+{
+    TD_CLEANUP(td_outcome_freep) struct td_outcome *outcome = action->outcome;
+    td_bus_finish(node->bus, &outcome);
+}
+
+static void do_action(struct td_node *node, const struct td_action *action)
+{
+    switch (action->type) {
+    case TD_ACTION_FETCH:
+        td_sched_fetch_failed(node->sched, action->map,
+                              td_bus_fetch(node->bus, action->map, action->count));
+        break;
+    case TD_ACTION_START: do_start(node, action); break;
+    case TD_ACTION_RUN: do_run(node, action); break;
+    case TD_ACTION_KILL: td_pool_kill(node->pool, action->runner); break;
+    case TD_ACTION_FINISH: do_finish(node, action); break;
+    case TD_ACTION_DROP: lane_free(td_idmap_remove(&node->lanes, action->map)); break;
+    }
+}
+
+static void pump(void *context)
+{
+    struct td_node *node = context;
+    struct td_action action;
+    int64_t now = td_clock_now();
+    td_sched_tick(node->sched, now);
+    while (td_sched_next(node->sched, now, &action))
+        do_action(node, &action);
+    int64_t deadline = td_sched_deadline(node->sched);
+    if (deadline == TD_NO_DEADLINE)
+        td_loop_untimer(node->loop, &node->alarm);
+    else
+        (void)td_loop_timer(node->loop, &node->alarm, deadline); /* its place is kept, see new */
+}
+
+/* -- life ------------------------------------------------------------------------------------- */
+
+static void node_freep(struct td_node **node)
+{
+    *node = td_node_free(*node);
+}
+
+int td_node_new(struct td_loop *loop, struct td_bus *bus, const struct td_node_options *options,
+                struct td_node **ret_node, struct td_error *err)
+{
+    static const struct td_pool_events pool_events = {on_up, on_message, on_guest, on_output,
+                                                      on_gone};
+    static const struct td_bus_worker worker = {on_opened, on_waiting, on_call, on_cancelled,
+                                                on_muted};
+    TD_CLEANUP(node_freep) struct td_node *node = td_alloc_zero(sizeof *node);
+    if (!node)
+        return td_error_set(err, TD_ENOMEM, "node: out of memory");
+    struct sysinfo info = {0};
+    (void)sysinfo(&info); /* fails for a bad pointer only */
+    node->loop = loop;
+    node->bus = bus;
+    node->slots = options->slots ? options->slots : (unsigned)get_nprocs();
+    node->memory_bytes = (uint64_t)info.totalram * info.mem_unit;
+    node->pump = (struct td_post){.fn = pump, .context = node};
+    node->alarm = (struct td_timer){.fn = pump, .context = node};
+    int r = td_sched_new(
+        (struct td_sched_options){.slots = node->slots,
+                                  .runners_max =
+                                      options->runners_max ? options->runners_max : RUNNERS_MAX,
+                                  .waiting_max = WAITING_MAX},
+        &node->sched);
+    if (r < 0)
+        return td_error_set(err, r, "scheduler: %s", td_status_text(r));
+    r = td_pool_new(loop, &(struct td_pool_options){.supervisor_path = options->supervisor_path},
+                    &pool_events, node, &node->pool, err);
+    if (r == 0)
+        r = td_loop_timer(loop, &node->alarm, TD_NO_DEADLINE);
+    if (r < 0)
+        return r;
+    td_bus_join(bus, &worker, node);
+    *ret_node = TD_TAKE(node);
+    return 0;
+}
+
+struct td_node *td_node_free(struct td_node *node)
+{
+    if (!node)
+        return NULL;
+    td_loop_unpost(node->loop, &node->pump);
+    for (size_t cursor = 0;; cursor = 0) {
+        struct runner *runner = td_idmap_next(&node->runners, &cursor);
+        if (!runner)
+            break;
+        runner_free(node, runner);
+    }
+    td_pool_free(node->pool);
+    td_loop_unpost(node->loop, &node->pump);
+    td_loop_untimer(node->loop, &node->alarm);
+    size_t cursor = 0;
+    for (struct lane *lane = td_idmap_next(&node->lanes, &cursor); lane;
+         lane = td_idmap_next(&node->lanes, &cursor))
+        lane_free(lane);
+    td_idmap_done(&node->lanes);
+    td_idmap_done(&node->runners);
+    td_sched_free(node->sched);
+    td_free(node);
+    return NULL;
+}
+
+const struct td_pool *td_node_pool(const struct td_node *node)
+{
+    return node->pool;
+}
+
+unsigned td_node_slots(const struct td_node *node)
+{
+    return node->slots;
+}

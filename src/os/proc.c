@@ -1,0 +1,347 @@
+#include "os/proc.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "base/text.h"
+#include "os/fd.h"
+
+extern char **environ;
+
+enum { FDS_MAX = 8 };
+
+/* Copies of the descriptors to hand on, numbered above every target, so that no dup2 in the child
+ * overwrites one that is still needed. */
+struct handed {
+    int copies[FDS_MAX];
+    size_t n;
+};
+
+static void handed_done(struct handed *handed)
+{
+    for (size_t i = 0; i < handed->n; i++)
+        td_fd_close(&handed->copies[i]);
+}
+
+/* The highest descriptor that the child is to have. */
+static int fd_highest(const struct td_proc_fd *fds, size_t nfds)
+{
+    int highest = 2;
+    for (size_t i = 0; i < nfds; i++)
+        highest = fds[i].to > highest ? fds[i].to : highest;
+    return highest;
+}
+
+static int handed_copy(struct handed *handed, const struct td_proc_fd *fds, size_t nfds)
+{
+    for (size_t i = 0; i < nfds; i++) {
+        int copy = fcntl(fds[i].from, F_DUPFD_CLOEXEC, fd_highest(fds, nfds) + 1);
+        if (copy < 0)
+            return errno;
+        handed->copies[handed->n++] = copy;
+    }
+    return 0;
+}
+
+static bool fd_listed(const struct td_proc_fd *fds, size_t nfds, int fd)
+{
+    for (size_t i = 0; i < nfds; i++)
+        if (fds[i].to == fd)
+            return true;
+    return false;
+}
+
+/* What others in this process opened without close-on-exec is closed too. */
+static int add_fds(posix_spawn_file_actions_t *actions, const struct td_proc_fd *fds, size_t nfds,
+                   const struct handed *handed)
+{
+    int highest = fd_highest(fds, nfds);
+    int r = 0;
+    for (size_t i = 0; i < nfds && r == 0; i++)
+        r = posix_spawn_file_actions_adddup2(actions, handed->copies[i], fds[i].to);
+    for (int fd = 0; fd <= highest && r == 0; fd++) {
+        if (fd_listed(fds, nfds, fd))
+            continue;
+        r = fd < 3 ? posix_spawn_file_actions_addopen(actions, fd, "/dev/null", O_RDWR, 0)
+                   : posix_spawn_file_actions_addclose(actions, fd);
+    }
+    if (r == 0)
+        r = posix_spawn_file_actions_addclosefrom_np(actions, highest + 1);
+    return r;
+}
+
+static int add_attributes(posix_spawnattr_t *attributes)
+{
+    sigset_t none, all;
+    (void)sigemptyset(&none);
+    (void)sigfillset(&all);
+    int r = posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK |
+                                                     POSIX_SPAWN_SETSIGDEF);
+    if (r == 0)
+        r = posix_spawnattr_setsigmask(attributes, &none);
+    if (r == 0)
+        r = posix_spawnattr_setsigdefault(attributes, &all);
+    return r;
+}
+
+int td_proc_spawn(char *const argv[], char *const env[], const char *cwd,
+                  const struct td_proc_fd *fds, size_t nfds, pid_t *ret_pid, struct td_error *err)
+{
+    if (nfds > FDS_MAX)
+        return td_error_set(err, TD_EINVAL, "at most %d descriptors can be handed on", FDS_MAX);
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    TD_CLEANUP(handed_done) struct handed handed = {.n = 0};
+    int r = handed_copy(&handed, fds, nfds);
+    if (r == 0)
+        r = posix_spawn_file_actions_init(&actions);
+    if (r != 0)
+        return td_error_sys(err, r, argv[0]);
+    r = posix_spawnattr_init(&attributes);
+    if (r != 0) {
+        (void)posix_spawn_file_actions_destroy(&actions);
+        return td_error_sys(err, r, "posix_spawn");
+    }
+    r = add_fds(&actions, fds, nfds, &handed);
+    if (r == 0 && cwd)
+        r = posix_spawn_file_actions_addchdir_np(&actions, cwd);
+    if (r == 0)
+        r = add_attributes(&attributes);
+    pid_t pid = 0;
+    if (r == 0)
+        r = posix_spawnp(&pid, argv[0], &actions, &attributes, argv, env ? env : environ);
+    (void)posix_spawnattr_destroy(&attributes);
+    (void)posix_spawn_file_actions_destroy(&actions);
+    if (r == ENOENT)
+        return td_error_set(err, TD_ENOTFOUND, "cannot start %s: no such program or folder",
+                            argv[0]);
+    if (r != 0)
+        return td_error_sys(err, r, argv[0]);
+    *ret_pid = pid;
+    return 0;
+}
+
+int td_proc_pidfd(pid_t pid, int *ret_fd, struct td_error *err)
+{
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0); /* close-on-exec by itself */
+    if (fd < 0 && errno == ESRCH)
+        return td_error_set(err, TD_ENOTFOUND, "process %d has ended", (int)pid);
+    if (fd < 0)
+        return td_error_sys(err, errno, "pidfd_open");
+    *ret_fd = fd;
+    return 0;
+}
+
+/* One row of the process table. */
+struct row {
+    pid_t pid;
+    pid_t parent;
+    bool zombie;
+    bool wanted; /* in the tree that is asked for */
+};
+
+struct table {
+    struct row *rows;
+    size_t len;
+};
+
+static void table_done(struct table *table)
+{
+    td_free(table->rows);
+}
+
+/* Reads a small file of /proc into text, zero-terminated; bytes read, or -1. */
+static ssize_t read_proc(pid_t pid, const char *name, char *text, size_t size)
+{
+    char path[64];
+    (void)snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name); /* always fits */
+    TD_CLEANUP(td_fd_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t n = read(fd, text, size - 1);
+    if (n >= 0)
+        text[n] = '\0';
+    return n;
+}
+
+/* "pid (name) state ppid ...": the name may hold anything, so look from its last ')'. */
+static bool read_row(pid_t pid, struct row *ret_row)
+{
+    char text[512];
+    if (read_proc(pid, "stat", text, sizeof text) <= 0)
+        return false;
+    const char *at = strrchr(text, ')');
+    if (!at || at[1] != ' ' || !at[2] || !at[3])
+        return false;
+    uint64_t parent;
+    if (td_text_u64(at + 4, td_text_digits(at + 4), &parent) < 0)
+        return false;
+    *ret_row = (struct row){.pid = pid, .parent = (pid_t)parent, .zombie = at[2] == 'Z'};
+    return true;
+}
+
+static int row_compare(const void *a, const void *b)
+{
+    const struct row *one = a;
+    const struct row *other = b;
+    return (one->pid > other->pid) - (one->pid < other->pid);
+}
+
+static void table_read(struct table *table)
+{
+    *table = (struct table){0};
+    DIR *dir = opendir("/proc");
+    if (!dir)
+        return;
+    size_t cap = 0;
+    for (struct dirent *entry = readdir(dir); entry; entry = readdir(dir)) {
+        uint64_t pid;
+        struct row row;
+        if (td_text_u64(entry->d_name, strlen(entry->d_name), &pid) < 0 ||
+            !read_row((pid_t)pid, &row))
+            continue;
+        if (table->len == cap) {
+            cap = cap ? cap * 2 : 256;
+            struct row *rows = td_realloc(table->rows, cap * sizeof *rows);
+            if (!rows)
+                break; /* a part of the table is better than none */
+            table->rows = rows;
+        }
+        table->rows[table->len++] = row;
+    }
+    (void)closedir(dir);
+    if (table->len)
+        qsort(table->rows, table->len, sizeof table->rows[0], row_compare);
+}
+
+static struct row *table_find(const struct table *table, pid_t pid)
+{
+    struct row key = {.pid = pid};
+    if (table->len == 0)
+        return NULL;
+    return bsearch(&key, table->rows, table->len, sizeof key, row_compare);
+}
+
+static bool row_live(const struct row *row)
+{
+    return row->wanted && !row->zombie;
+}
+
+/* Marks the descendants of root (not root itself). Parents mostly have lower numbers than their
+ * children, so that one pass finds nearly all. */
+static void mark_descendants(struct table *table, pid_t root)
+{
+    bool more = true;
+    while (more) {
+        more = false;
+        for (size_t i = 0; i < table->len; i++) {
+            struct row *row = &table->rows[i];
+            if (row->wanted || row->pid == root)
+                continue;
+            const struct row *parent = table_find(table, row->parent);
+            if (row->parent == root || (parent && parent->wanted))
+                row->wanted = more = true;
+        }
+    }
+}
+
+size_t td_proc_children(pid_t parent, pid_t *ret_pids, size_t max)
+{
+    TD_CLEANUP(table_done) struct table table;
+    size_t n = 0;
+    table_read(&table);
+    for (size_t i = 0; i < table.len && n < max; i++)
+        if (table.rows[i].parent == parent)
+            ret_pids[n++] = table.rows[i].pid;
+    return n;
+}
+
+static void signal_marked(const struct table *table, int signal_number)
+{
+    for (size_t i = 0; i < table->len; i++)
+        if (row_live(&table->rows[i]))
+            (void)kill(table->rows[i].pid, signal_number); /* ESRCH: it ended by itself */
+}
+
+/* Is there a live one that was not there before? */
+static bool any_new(const struct table *now, const struct table *before)
+{
+    for (size_t i = 0; i < now->len; i++) {
+        if (!row_live(&now->rows[i]))
+            continue;
+        const struct row *known = table_find(before, now->rows[i].pid);
+        if (!known || !known->wanted)
+            return true;
+    }
+    return false;
+}
+
+void td_proc_kill_tree(pid_t pid, bool spare_root)
+{
+    enum { ROUNDS_MAX = 64 };
+    TD_CLEANUP(table_done) struct table known = {0};
+    bool more = true;
+    if (!spare_root)
+        (void)kill(pid, SIGSTOP); /* ESRCH: gone already; its orphans are with their reaper */
+    /* Until a look shows nobody who was not stopped before it began: then nobody can fork. */
+    for (int round = 0; round < ROUNDS_MAX && more; round++) {
+        struct table now;
+        table_read(&now);
+        mark_descendants(&now, pid);
+        signal_marked(&now, SIGSTOP);
+        more = any_new(&now, &known);
+        table_done(&known);
+        known = now;
+    }
+    signal_marked(&known, SIGKILL);
+    if (!spare_root)
+        (void)kill(pid, SIGKILL);
+}
+
+static uint64_t rss_bytes(pid_t pid)
+{
+    char text[128];
+    if (read_proc(pid, "statm", text, sizeof text) <= 0)
+        return 0;
+    const char *at = strchr(text, ' '); /* "size resident ...", in pages */
+    uint64_t pages = 0;
+    if (!at || td_text_u64(at + 1, td_text_digits(at + 1), &pages) < 0)
+        return 0;
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+uint64_t td_proc_tree_rss(pid_t pid)
+{
+    TD_CLEANUP(table_done) struct table table;
+    uint64_t total = rss_bytes(pid);
+    table_read(&table);
+    mark_descendants(&table, pid);
+    for (size_t i = 0; i < table.len; i++)
+        if (table.rows[i].wanted)
+            total += rss_bytes(table.rows[i].pid);
+    return total;
+}
+
+int td_proc_threads(pid_t pid)
+{
+    char path[64];
+    (void)snprintf(path, sizeof path, "/proc/%d/task", (int)pid); /* always fits */
+    DIR *dir = opendir(path);
+    if (!dir)
+        return 0;
+    int n = 0;
+    for (struct dirent *entry = readdir(dir); entry; entry = readdir(dir))
+        n += entry->d_name[0] != '.';
+    (void)closedir(dir);
+    return n;
+}

@@ -1,0 +1,154 @@
+#include "pool/seat.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/attr.h"
+#include "base/err.h"
+#include "os/fd.h"
+
+enum { HEADER_SIZE = 4, READ_CHUNK = 64 << 10, HEAD_MAX = 8 << 20 };
+
+void td_seat_init(struct td_seat *seat, int fd)
+{
+    *seat = (struct td_seat){.fd = fd, .fds = {-1, -1, -1}};
+    td_buf_init(&seat->in, TD_FRAME_MAX + HEADER_SIZE + READ_CHUNK);
+}
+
+static void drop_fds(struct td_seat *seat)
+{
+    for (size_t i = 0; i < TD_SEAT_FDS; i++)
+        td_fd_close(&seat->fds[i]);
+}
+
+void td_seat_done(struct td_seat *seat)
+{
+    drop_fds(seat);
+    td_buf_done(&seat->in);
+}
+
+static void keep_fds(struct td_seat *seat, struct msghdr *message)
+{
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header;
+         header = CMSG_NXTHDR(message, header)) {
+        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
+            continue;
+        drop_fds(seat);
+        size_t n = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        memcpy(seat->fds, CMSG_DATA(header), (n < TD_SEAT_FDS ? n : TD_SEAT_FDS) * sizeof(int));
+    }
+}
+
+static int read_some(struct td_seat *seat, struct td_error *err)
+{
+    if (td_buf_reserve(&seat->in, READ_CHUNK) < 0)
+        return td_error_set(err, TD_ENOMEM, "no memory for a message");
+    struct iovec part = {seat->in.data + seat->in.len, seat->in.cap - seat->in.len};
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int) * TD_SEAT_FDS)];
+    } control;
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof control.bytes};
+    ssize_t got = recvmsg(seat->fd, &message, MSG_CMSG_CLOEXEC);
+    if (got < 0 && errno == EINTR)
+        return TD_EINTR;
+    if (got <= 0)
+        return td_error_set(err, TD_ECLOSED, "the connection was closed");
+    keep_fds(seat, &message);
+    seat->in.len += (size_t)got;
+    return 0;
+}
+
+int td_seat_receive(struct td_seat *seat, struct td_message *ret_message, struct td_error *err)
+{
+    td_buf_drop(&seat->in, seat->consumed);
+    seat->consumed = 0;
+    if (seat->in.len == 0 && seat->in.cap > ((size_t)1 << 20))
+        td_buf_done(&seat->in); /* a large value came through: give its memory back */
+    uint32_t length = 0;
+    for (;;) {
+        if (seat->in.len >= HEADER_SIZE) {
+            memcpy(&length, seat->in.data, HEADER_SIZE);
+            if (length > TD_FRAME_MAX)
+                return td_error_set(err, TD_EPROTO, "a frame of %u bytes", length);
+            if (seat->in.len - HEADER_SIZE >= length)
+                break;
+        }
+        int r = read_some(seat, err);
+        if (r < 0)
+            return r;
+    }
+    seat->consumed = HEADER_SIZE + length;
+    return td_message_decode((struct td_bytes){seat->in.data + HEADER_SIZE, length}, ret_message,
+                             err);
+}
+
+static int send_all(struct td_seat *seat, struct iovec *parts, size_t nparts, const int *fds,
+                    size_t nfds, struct td_error *err)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int) * TD_SEAT_FDS)];
+    } control = {0};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = nparts};
+    if (nfds) {
+        message.msg_control = control.bytes;
+        message.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(nfds * sizeof(int));
+        memcpy(CMSG_DATA(header), fds, nfds * sizeof(int));
+    }
+    while (message.msg_iovlen > 0) {
+        ssize_t sent = sendmsg(seat->fd, &message, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR)
+            continue; /* a message is sent whole: signals are looked at afterwards */
+        if (sent < 0)
+            return td_error_set(err, TD_ECLOSED, "send: %s", strerrordesc_np(errno));
+        message.msg_control = NULL;
+        message.msg_controllen = 0;
+        while (message.msg_iovlen > 0 && (size_t)sent >= message.msg_iov->iov_len) {
+            sent -= (ssize_t)message.msg_iov->iov_len;
+            message.msg_iov++;
+            message.msg_iovlen--;
+        }
+        if (message.msg_iovlen > 0) {
+            message.msg_iov->iov_base = (char *)message.msg_iov->iov_base + sent;
+            message.msg_iov->iov_len -= (size_t)sent;
+        }
+    }
+    return 0;
+}
+
+int td_seat_send(struct td_seat *seat, const struct td_message *message, const int *fds,
+                 size_t nfds, struct td_error *err)
+{
+    TD_CLEANUP(td_buf_done) struct td_buf head;
+    struct td_bytes tail;
+    if (nfds > TD_SEAT_FDS)
+        return td_error_set(err, TD_EINVAL, "at most %d descriptors can be sent", TD_SEAT_FDS);
+    td_buf_init(&head, HEAD_MAX);
+    int r = td_message_encode(message, &head, &tail, err);
+    if (r < 0)
+        return r;
+    uint32_t length = (uint32_t)(head.len + tail.len);
+    struct iovec parts[] = {
+        {&length, sizeof length}, {head.data, head.len}, {(void *)tail.data, tail.len}};
+    return send_all(seat, parts, tail.len ? 3 : 2, fds, nfds, err);
+}
+
+void td_seat_die_with(pid_t parent)
+{
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* cannot fail for a valid signal */
+    if (getppid() != parent)
+        (void)raise(SIGKILL); /* it died before we could ask to be told */
+}

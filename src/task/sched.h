@@ -1,0 +1,106 @@
+/* sched.h: what one machine does next: which calls to fetch, which runner gets which, what to
+ * try again, what to stop. The decisions of "place" and "finish", pure.
+ *
+ * (state, event, now) -> actions. The node feeds events in and carries out the actions that
+ * td_sched_next hands over; nothing here does I/O or reads a clock, so simulations drive this
+ * very code.
+ *
+ *      FETCHED --> READY --RUN--> RUNNING --finished--> FINISH
+ *                    ^               | failed, attempts left
+ *                    +--- WAITING <--+         (RUNNING --KILL--> STOPPING --gone--> FINISH)
+ *
+ * Invariants (td_sched_check): a call is in one state; the cost of what is fetched, ready and
+ * running (less what is lent) stays within the slots, except that one call may always run; each
+ * fetched call gives exactly one FINISH.
+ * Threads: one owner. Times: ns on one monotonic clock, never going back. */
+#ifndef TD_TASK_SCHED_H
+#define TD_TASK_SCHED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct td_blob;
+struct td_outcome;
+struct td_sched;
+
+struct td_sched_options {
+    unsigned slots;       /* cost that may run at once; one slot is one core */
+    unsigned runners_max; /* processes, those lent to nested maps included */
+    unsigned waiting_max; /* calls of one map held for a later attempt before fetching pauses */
+};
+
+struct td_sched_map {
+    uint64_t id;
+    uint32_t profile;   /* what kind of runner its calls need */
+    unsigned cost;      /* slots a call takes; at least 1, cut to what there is */
+    uint32_t retries;   /* further attempts after a failed one */
+    int64_t timeout_ns; /* for one attempt; 0: none */
+};
+
+enum td_action_type {
+    TD_ACTION_FETCH,  /* ask the bus for `count` calls of `map` */
+    TD_ACTION_START,  /* start runner `runner` of kind `profile` */
+    TD_ACTION_RUN,    /* send the call (map, index, attempt, args) to `runner` */
+    TD_ACTION_KILL,   /* end `runner` with all its processes */
+    TD_ACTION_FINISH, /* the call's outcome is final: `outcome` */
+    TD_ACTION_DROP,   /* the cancelled map `map` has no call left: forget it */
+};
+
+struct td_action {
+    enum td_action_type type;
+    uint32_t runner;
+    uint32_t profile;
+    uint32_t attempt;
+    unsigned count;
+    uint64_t map;
+    uint64_t index;
+    struct td_blob *args;       /* RUN: borrowed until the next event */
+    struct td_outcome *outcome; /* FINISH: the receiver's */
+};
+
+int td_sched_new(struct td_sched_options options, struct td_sched **ret_sched);
+struct td_sched *td_sched_free(struct td_sched *sched); /* accepts NULL, returns NULL */
+
+/* Maps. TD_EEXISTS, TD_ENOMEM. */
+int td_sched_map_add(struct td_sched *sched, const struct td_sched_map *map);
+/* How many calls of the map wait at the bus. Unknown maps are ignored, here and below. */
+void td_sched_backlog(struct td_sched *sched, uint64_t map, uint64_t waiting);
+/* No more fetching; what is held ends CANCELLED; the map is forgotten when its last call is. */
+void td_sched_map_cancel(struct td_sched *sched, uint64_t map, int64_t now);
+void td_sched_call_cancel(struct td_sched *sched, uint64_t map, uint64_t index, int64_t now);
+
+/* Fetching: a call came (takes a reference to args), or `count` asked-for ones will not come.
+ * TD_ENOTFOUND: the map is unknown or cancelled; the call is not taken. TD_ENOMEM. */
+int td_sched_fetched(struct td_sched *sched, uint64_t map, uint64_t index, struct td_blob *args,
+                     int64_t now);
+void td_sched_fetch_failed(struct td_sched *sched, uint64_t map, unsigned count);
+
+/* Runners. A late message of a runner or of an earlier attempt is ignored (false). */
+void td_sched_runner_up(struct td_sched *sched, uint32_t runner, int64_t now);
+/* Takes *outcome (status OK or RAISED). retire: the runner may not be used again. */
+bool td_sched_finished(struct td_sched *sched, uint32_t runner, struct td_outcome **outcome,
+                       bool retire, int64_t now);
+/* The runner is no more. Takes *post_mortem: CRASHED, OUT_OF_MEMORY or NOT_STARTED with what is
+ * known (NULL: nothing); it becomes the outcome of the call that was on it, if any. */
+void td_sched_runner_gone(struct td_sched *sched, uint32_t runner,
+                          struct td_outcome **post_mortem, int64_t now);
+/* The runner's call waits for a map of its own: its slots go to others until it is back. */
+void td_sched_lent(struct td_sched *sched, uint32_t runner, bool lent, int64_t now);
+
+void td_sched_tick(struct td_sched *sched, int64_t now);
+
+/* The next time td_sched_tick has something to do; INT64_MAX for never. */
+int64_t td_sched_deadline(const struct td_sched *sched);
+
+/* Takes the next action. False: none is left; wait for an event. */
+bool td_sched_next(struct td_sched *sched, int64_t now, struct td_action *ret_action);
+
+/* Which call a runner has: false when it has none. */
+bool td_sched_runner_call(const struct td_sched *sched, uint32_t runner, uint64_t *ret_map,
+                          uint64_t *ret_index);
+
+/* Asserts the invariants; for tests and simulations. */
+void td_sched_check(const struct td_sched *sched);
+
+#endif
