@@ -188,7 +188,8 @@ static int enqueue(struct td_channel *channel, struct td_bytes head, struct td_b
     }
     uint32_t length = (uint32_t)(head.len + tail_len);
     memcpy(item->head, &length, HEADER_SIZE);
-    memcpy(item->head + HEADER_SIZE, head.data, head.len);
+    if (head.len)
+        memcpy(item->head + HEADER_SIZE, head.data, head.len);
     item->tail = td_blob_ref(tail);
     td_list_append(&channel->out, &item->link);
     channel->queued += item->head_len + tail_len;

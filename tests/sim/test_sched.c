@@ -1,0 +1,267 @@
+/* Simulates a machine around the scheduler: runners that come up late, crash, are retired, lose
+ * messages to their death; maps that are cancelled; calls that time out. Time is a number. Each
+ * step checks the scheduler's invariants, and at the end every fetched call must have had exactly
+ * one outcome. A seed that fails is printed and replays. */
+#include "support.h"
+
+#include "base/blob.h"
+#include "base/err.h"
+#include "task/outcome.h"
+#include "task/sched.h"
+
+enum {
+    RUNNERS_MAX = 6,
+    SLOTS = 3,
+    MAPS = 5,
+    CALLS = 40,
+    SEEDS = 400,
+    EVENTS_MAX = 64,
+};
+
+/* What is going to happen, and when. */
+enum event_kind { EVENT_UP, EVENT_FINISH, EVENT_GONE };
+
+struct event {
+    enum event_kind kind;
+    int64_t at;
+    uint32_t runner;
+    uint64_t map, index;
+    uint32_t attempt;
+    uint8_t status;
+    bool retire;
+    bool used;
+};
+
+struct sim {
+    struct td_sched *sched;
+    uint64_t random;
+    int64_t now;
+    struct event events[EVENTS_MAX];
+    unsigned waiting[MAPS];      /* at the bus */
+    unsigned next_index[MAPS];
+    bool cancelled[MAPS];
+    unsigned outcomes[MAPS][CALLS];
+    unsigned fetched[MAPS][CALLS];
+    unsigned attempts[MAPS][CALLS];
+    unsigned running;            /* runners that execute a call */
+    unsigned alive;
+    unsigned most_alive;
+};
+
+static uint64_t draw(struct sim *sim, uint64_t below)
+{
+    sim->random ^= sim->random << 13;
+    sim->random ^= sim->random >> 7;
+    sim->random ^= sim->random << 17;
+    return sim->random % below;
+}
+
+static void plan(struct sim *sim, struct event event)
+{
+    for (size_t i = 0; i < EVENTS_MAX; i++)
+        if (!sim->events[i].used) {
+            sim->events[i] = event;
+            sim->events[i].used = true;
+            return;
+        }
+    fail_msg("more events than planned for");
+}
+
+/* Everything that was planned for a runner but its death is lost with it. */
+static void forget(struct sim *sim, uint32_t runner)
+{
+    for (size_t i = 0; i < EVENTS_MAX; i++)
+        if (sim->events[i].used && sim->events[i].runner == runner)
+            sim->events[i].used = false;
+}
+
+static void do_start(struct sim *sim, uint32_t runner)
+{
+    sim->alive++;
+    if (sim->alive > sim->most_alive)
+        sim->most_alive = sim->alive;
+    bool fails = draw(sim, 10) == 0;
+    plan(sim, (struct event){.kind = fails ? EVENT_GONE : EVENT_UP,
+                             .at = sim->now + 1 + (int64_t)draw(sim, 30),
+                             .runner = runner,
+                             .status = TD_OUTCOME_NOT_STARTED});
+}
+
+static void do_run(struct sim *sim, const struct td_action *action)
+{
+    sim->attempts[action->map][action->index]++;
+    assert_int_equal(action->attempt, sim->attempts[action->map][action->index]);
+    assert_int_equal(*(const uint8_t *)td_blob_bytes(action->args).data,
+                     (uint8_t)action->index);
+    struct event event = {.kind = EVENT_FINISH,
+                          .at = sim->now + 1 + (int64_t)draw(sim, 200),
+                          .runner = action->runner,
+                          .map = action->map,
+                          .index = action->index,
+                          .attempt = action->attempt,
+                          .status = draw(sim, 4) ? TD_OUTCOME_OK : TD_OUTCOME_RAISED,
+                          .retire = draw(sim, 20) == 0};
+    if (draw(sim, 8) == 0) {
+        event.kind = EVENT_GONE;
+        event.status = draw(sim, 2) ? TD_OUTCOME_CRASHED : TD_OUTCOME_OUT_OF_MEMORY;
+    }
+    plan(sim, event);
+}
+
+static void do_kill(struct sim *sim, uint32_t runner)
+{
+    /* Its last words may still be on the way when it is killed. */
+    if (draw(sim, 2))
+        forget(sim, runner);
+    plan(sim, (struct event){.kind = EVENT_GONE,
+                             .at = sim->now + 1 + (int64_t)draw(sim, 10),
+                             .runner = runner,
+                             .status = TD_OUTCOME_CRASHED});
+}
+
+static void do_fetch(struct sim *sim, uint64_t map)
+{
+    if (sim->waiting[map] == 0) {
+        td_sched_fetch_failed(sim->sched, map, 1);
+        return;
+    }
+    unsigned index = sim->next_index[map]++;
+    sim->waiting[map]--;
+    uint8_t byte = (uint8_t)index;
+    struct td_blob *args = td_blob_new(&byte, 1);
+    int r = td_sched_fetched(sim->sched, map, index, args, sim->now);
+    td_blob_unref(args);
+    if (r == 0)
+        sim->fetched[map][index]++;
+    else
+        assert_true(sim->cancelled[map]);
+}
+
+static void do_finish(struct sim *sim, const struct td_action *action)
+{
+    struct td_outcome *outcome = action->outcome;
+    assert_int_equal(outcome->map, action->map);
+    assert_int_equal(outcome->index, action->index);
+    sim->outcomes[action->map][action->index]++;
+    td_outcome_free(outcome);
+}
+
+static void act(struct sim *sim)
+{
+    struct td_action action;
+    while (td_sched_next(sim->sched, sim->now, &action)) {
+        switch (action.type) {
+        case TD_ACTION_FETCH: do_fetch(sim, action.map); break;
+        case TD_ACTION_START: do_start(sim, action.runner); break;
+        case TD_ACTION_RUN: do_run(sim, &action); break;
+        case TD_ACTION_KILL: do_kill(sim, action.runner); break;
+        case TD_ACTION_FINISH: do_finish(sim, &action); break;
+        case TD_ACTION_DROP: assert_true(sim->cancelled[action.map]); break;
+        }
+        td_sched_check(sim->sched);
+    }
+}
+
+static void happen(struct sim *sim, const struct event *event)
+{
+    struct td_outcome *outcome;
+    switch (event->kind) {
+    case EVENT_UP: td_sched_runner_up(sim->sched, event->runner, sim->now); break;
+    case EVENT_FINISH:
+        outcome = td_outcome_new(event->map, event->index, event->attempt, event->status);
+        td_sched_finished(sim->sched, event->runner, &outcome, event->retire, sim->now);
+        break;
+    case EVENT_GONE:
+        forget(sim, event->runner);
+        sim->alive--;
+        outcome = td_outcome_new(0, 0, 0, event->status);
+        td_sched_runner_gone(sim->sched, event->runner, &outcome, sim->now);
+        break;
+    }
+    td_sched_check(sim->sched);
+}
+
+/* Moves time to the next thing that happens; false when nothing will. */
+static bool step(struct sim *sim)
+{
+    struct event *next = NULL;
+    for (size_t i = 0; i < EVENTS_MAX; i++)
+        if (sim->events[i].used && (!next || sim->events[i].at < next->at))
+            next = &sim->events[i];
+    int64_t deadline = td_sched_deadline(sim->sched);
+    if (!next && deadline == INT64_MAX)
+        return false;
+    if (!next || deadline <= next->at) {
+        sim->now = deadline > sim->now ? deadline : sim->now;
+        td_sched_tick(sim->sched, sim->now);
+    } else {
+        struct event event = *next;
+        next->used = false;
+        sim->now = event.at > sim->now ? event.at : sim->now;
+        happen(sim, &event);
+    }
+    td_sched_check(sim->sched);
+    return true;
+}
+
+static void disturb(struct sim *sim)
+{
+    uint64_t map = draw(sim, MAPS);
+    if (draw(sim, 60) == 0) {
+        sim->cancelled[map] = true;
+        sim->waiting[map] = 0;
+        td_sched_map_cancel(sim->sched, map, sim->now);
+    } else if (draw(sim, 20) == 0) {
+        td_sched_call_cancel(sim->sched, map, draw(sim, CALLS), sim->now);
+    }
+    /* Messages of runners and attempts that are long gone change nothing. */
+    struct td_outcome *late = td_outcome_new(map, draw(sim, CALLS), 99, TD_OUTCOME_OK);
+    assert_false(td_sched_finished(sim->sched, (uint32_t)draw(sim, 50), &late, false, sim->now));
+    td_sched_check(sim->sched);
+}
+
+static void run_seed(uint64_t seed)
+{
+    struct sim sim = {.random = seed * 0x9e3779b97f4a7c15u + 1};
+    struct td_sched_options options = {
+        .slots = SLOTS, .runners_max = RUNNERS_MAX, .waiting_max = 8};
+    assert_int_equal(td_sched_new(options, &sim.sched), 0);
+    for (uint64_t map = 0; map < MAPS; map++) {
+        struct td_sched_map spec = {.id = map,
+                                    .profile = (uint32_t)draw(&sim, 3),
+                                    .cost = (unsigned)draw(&sim, 3),
+                                    .retries = (uint32_t)draw(&sim, 3),
+                                    .timeout_ns = draw(&sim, 2) ? 100 : 0};
+        assert_int_equal(td_sched_map_add(sim.sched, &spec), 0);
+        sim.waiting[map] = CALLS;
+        td_sched_backlog(sim.sched, map, CALLS);
+    }
+    act(&sim);
+    while (step(&sim)) {
+        disturb(&sim);
+        act(&sim);
+        assert_true(sim.alive <= RUNNERS_MAX);
+    }
+    for (uint64_t map = 0; map < MAPS; map++) {
+        assert_true(sim.cancelled[map] || sim.waiting[map] == 0);
+        for (unsigned i = 0; i < CALLS; i++)
+            if (sim.outcomes[map][i] != sim.fetched[map][i])
+                fail_msg("seed %llu: call %u of map %llu was fetched %u times and has %u outcomes",
+                         (unsigned long long)seed, i, (unsigned long long)map,
+                         sim.fetched[map][i], sim.outcomes[map][i]);
+    }
+    td_sched_free(sim.sched);
+}
+
+static void test_sched_every_call_ends_once(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= SEEDS; seed++)
+        run_seed(seed);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sched_every_call_ends_once)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

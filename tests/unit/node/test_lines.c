@@ -1,0 +1,94 @@
+#include "node/lines.h"
+
+#include "support.h"
+
+#include <string.h>
+
+#include "base/blob.h"
+
+struct heard {
+    char text[1 << 18];
+    size_t len;
+    unsigned pieces;
+};
+
+static void hear(void *context, int stream, struct td_bytes text)
+{
+    struct heard *heard = context;
+    (void)stream;
+    memcpy(heard->text + heard->len, text.data, text.len);
+    heard->len += text.len;
+    heard->pieces++;
+}
+
+static void add(struct td_lines *lines, int stream, const char *text)
+{
+    td_lines_add(lines, stream, (struct td_bytes){text, strlen(text)});
+}
+
+static void test_lines_are_handed_on_whole(void **state)
+{
+    (void)state;
+    static struct heard heard;
+    struct td_lines lines;
+    heard = (struct heard){.len = 0};
+    td_lines_init(&lines, hear, &heard);
+    add(&lines, 1, "ab");
+    assert_int_equal(heard.len, 0);
+    add(&lines, 2, "error\n"); /* the other stream does not end this one's line */
+    add(&lines, 1, "c\nd\nef");
+    assert_memory_equal(heard.text, "error\nabc\nd\n", 12);
+    assert_int_equal(heard.len, 12);
+    td_lines_end(&lines);
+    assert_memory_equal(heard.text, "error\nabc\nd\nef", 14);
+    td_lines_done(&lines);
+}
+
+static void test_lines_too_long_come_in_pieces(void **state)
+{
+    (void)state;
+    static struct heard heard;
+    static char text[TD_LINE_MAX - 10];
+    struct td_lines lines;
+    heard = (struct heard){.len = 0};
+    memset(text, 'x', sizeof text);
+    td_lines_init(&lines, hear, &heard);
+    td_lines_add(&lines, 1, (struct td_bytes){text, sizeof text});
+    assert_int_equal(heard.len, 0);
+    td_lines_add(&lines, 1, (struct td_bytes){text, sizeof text});
+    assert_int_equal(heard.len, 2 * sizeof text);
+    add(&lines, 1, "\n");
+    assert_int_equal(heard.len, 2 * sizeof text + 1);
+    td_lines_done(&lines);
+}
+
+static void test_lines_tail_keeps_the_last(void **state)
+{
+    (void)state;
+    static struct heard heard;
+    struct td_lines lines;
+    heard = (struct heard){.len = 0};
+    td_lines_init(&lines, hear, &heard);
+    assert_null(td_lines_tail(&lines));
+    for (int i = 0; i < 2000; i++)
+        add(&lines, 1 + i % 2, "0123456789\n");
+    add(&lines, 1, "the end\n");
+    struct td_blob *tail = td_lines_tail(&lines);
+    struct td_bytes bytes = td_blob_bytes(tail);
+    assert_int_equal(bytes.len, TD_TAIL_MAX);
+    assert_memory_equal((const char *)bytes.data + bytes.len - 8, "the end\n", 8);
+    td_blob_unref(tail);
+    td_lines_end(&lines);
+    assert_null(td_lines_tail(&lines));
+    td_lines_done(&lines);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_lines_are_handed_on_whole),
+        cmocka_unit_test(test_lines_too_long_come_in_pieces),
+        cmocka_unit_test(test_lines_tail_keeps_the_last),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
