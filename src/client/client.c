@@ -19,11 +19,16 @@
 #include "task/spec.h"
 #include "wire/message.h"
 
-enum { OUTPUT_MAX = 4 << 20 }; /* bytes that wait for the reader before runners are muted */
+enum {
+    OUTPUT_MAX = 4 << 20, /* bytes that wait for the reader before runners are muted */
+    OUTPUT_ITEM_MIN = 1 << 10,
+};
 
+/* Lines of one call; short ones that follow each other share an item. */
 struct output {
     struct td_list link;
     struct td_output output;
+    size_t cap;
     char text[];
 };
 
@@ -176,25 +181,47 @@ static void unmute(struct td_client *client)
     }
 }
 
+/* The item at the end of the queue when the text belongs to it and fits, else a new one. */
+static struct output *output_for(struct td_client *client, const struct td_output *wanted)
+{
+    struct output *last = TD_CONTAINER(client->outputs.prev, struct output, link);
+    if (!td_list_empty(&client->outputs) && last->output.map == wanted->map &&
+        last->output.index == wanted->index && last->output.stream == wanted->stream &&
+        wanted->text.len <= last->cap - last->output.text.len)
+        return last;
+    size_t cap = wanted->text.len < OUTPUT_ITEM_MIN ? OUTPUT_ITEM_MIN : wanted->text.len;
+    struct output *item = td_alloc(sizeof *item + cap);
+    if (!item)
+        return NULL;
+    item->cap = cap;
+    item->output = *wanted;
+    item->output.text = (struct td_bytes){item->text, 0};
+    td_list_append(&client->outputs, &item->link);
+    return item;
+}
+
+/* Without memory for it a line is not printed; the log counts it as lost. */
 static void on_output(void *context, uint64_t id, uint64_t index, int stream, struct td_bytes text)
 {
     struct td_client *client = context;
+    struct td_output wanted = {.map = id, .index = index, .stream = stream, .text = text};
+    bool first = false;
     lock(client);
     struct td_map *map = td_idmap_get(&client->maps, id);
-    struct output *item = map ? td_alloc(sizeof *item + text.len) : NULL;
-    if (map)
+    if (map) {
         td_log_add(&map->log, index, stream, text);
-    if (item) {
-        memcpy(item->text, text.data, text.len);
-        item->output = (struct td_output){
-            .map = id, .index = index, .stream = stream, .text = {item->text, text.len}};
-        td_list_append(&client->outputs, &item->link);
-        client->output_bytes += text.len;
-        mute(client, map);
+        first = td_list_empty(&client->outputs);
+        struct output *item = output_for(client, &wanted);
+        if (item) {
+            memcpy(item->text + item->output.text.len, text.data, text.len);
+            item->output.text.len += text.len;
+            client->output_bytes += text.len;
+            mute(client, map);
+        }
     }
     unlock(client);
-    if (item)
-        td_event_signal(&client->event);
+    if (first)
+        td_event_signal(&client->event); /* else the reader has been told and has not come yet */
 }
 
 static void on_outcome(void *context, struct td_outcome **outcome)

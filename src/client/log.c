@@ -1,5 +1,6 @@
 #include "client/log.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/attr.h"
@@ -8,11 +9,14 @@
 #include "base/err.h"
 #include "base/mem.h"
 
+enum { ENTRY_MIN = 512 };
+
 struct entry {
     struct td_list link;
     uint64_t index;
     int stream;
     size_t len;
+    size_t cap;
     char text[];
 };
 
@@ -25,7 +29,7 @@ void td_log_init(struct td_log *log, size_t max_bytes)
 static void drop_oldest(struct td_log *log)
 {
     struct entry *entry = TD_CONTAINER(td_list_pop(&log->entries), struct entry, link);
-    log->bytes -= sizeof *entry + entry->len;
+    log->bytes -= sizeof *entry + entry->cap;
     log->lost += entry->len;
     td_free(entry);
 }
@@ -36,19 +40,34 @@ void td_log_done(struct td_log *log)
         drop_oldest(log);
 }
 
+/* The last entry when the text continues it and fits, else a new one. */
+static struct entry *entry_for(struct td_log *log, uint64_t index, int stream, size_t len)
+{
+    struct entry *last = TD_CONTAINER(log->entries.prev, struct entry, link);
+    if (!td_list_empty(&log->entries) && last->index == index && last->stream == stream &&
+        len <= last->cap - last->len)
+        return last;
+    /* A second line of the same call is likely only when it is not the first. */
+    bool more = !td_list_empty(&log->entries) && last->index == index;
+    size_t cap = more && len < ENTRY_MIN ? ENTRY_MIN : len;
+    struct entry *entry = td_alloc(sizeof *entry + cap);
+    if (!entry)
+        return NULL;
+    *entry = (struct entry){.index = index, .stream = stream, .cap = cap};
+    td_list_append(&log->entries, &entry->link);
+    log->bytes += sizeof *entry + cap;
+    return entry;
+}
+
 void td_log_add(struct td_log *log, uint64_t index, int stream, struct td_bytes text)
 {
-    struct entry *entry = td_alloc(sizeof *entry + text.len);
+    struct entry *entry = entry_for(log, index, stream, text.len);
     if (!entry) {
         log->lost += text.len;
         return;
     }
-    entry->index = index;
-    entry->stream = stream;
-    entry->len = text.len;
-    memcpy(entry->text, text.data, text.len);
-    td_list_append(&log->entries, &entry->link);
-    log->bytes += sizeof *entry + text.len;
+    memcpy(entry->text + entry->len, text.data, text.len);
+    entry->len += text.len;
     while (log->bytes > log->max)
         drop_oldest(log);
 }
