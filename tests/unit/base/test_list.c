@@ -18,7 +18,7 @@ static void test_list_order(void **state)
     for (int i = 0; i < 3; i++)
         td_list_append(&list, &items[i].link);
     int expected = 0;
-    TD_LIST_EACH (node, &list)
+    TD_LIST_EACH(node, &list)
         assert_int_equal(TD_CONTAINER(node, struct item, link)->number, expected++);
     assert_int_equal(expected, 3);
     assert_ptr_equal(td_list_pop(&list), &items[0].link);
@@ -38,11 +38,11 @@ static void test_list_remove_while_walking(void **state)
         items[i].number = i;
         td_list_append(&list, &items[i].link);
     }
-    TD_LIST_EACH_SAFE (node, &list)
+    TD_LIST_EACH_SAFE(node, &list)
         if (TD_CONTAINER(node, struct item, link)->number % 2)
             td_list_remove(node);
     int n = 0;
-    TD_LIST_EACH (node, &list)
+    TD_LIST_EACH(node, &list)
         assert_int_equal(TD_CONTAINER(node, struct item, link)->number, 2 * n++);
     assert_int_equal(n, 5);
 }

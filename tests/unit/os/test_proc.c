@@ -380,10 +380,10 @@ static void test_proc_threads(void **state)
     pthread_t thread;
     int pair[2];
     assert_int_equal(td_fd_socketpair(pair, NULL), 0);
-    int before = td_proc_threads(getpid()); /* a sanitizer may have one of its own */
+    int before = td_proc_threads(getpid()); /* a sanitizer may start one of its own */
     assert_true(before >= 1);
     assert_int_equal(pthread_create(&thread, NULL, wait_for_end, &pair[1]), 0);
-    assert_int_equal(td_proc_threads(getpid()), before + 1);
+    assert_true(td_proc_threads(getpid()) > before);
     td_fd_close(&pair[0]);
     assert_int_equal(pthread_join(thread, NULL), 0);
     td_fd_close(&pair[1]);

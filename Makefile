@@ -1,0 +1,121 @@
+# `make` builds Tendril and installs it into .venv; `make help` lists the rest. Debian packages
+# (scripts/apt-*.txt) and Python packages (pyproject.toml) that are missing are installed first.
+
+PYTHON ?= python3
+VENV   := $(CURDIR)/.venv
+PY     := $(VENV)/bin/python
+BUILD  := build
+, := ,
+
+export PATH := $(VENV)/bin:$(PATH)
+
+C_FILES      = $(shell find src python tests include -name '*.[ch]' 2>/dev/null)
+PYTHON_FILES = $(wildcard python/tendril tests tools/check-* tools/count-tests scripts/install-pip \
+	demo examples bench)
+
+.DEFAULT_GOAL := all
+.PHONY: all demo test test-c test-fuzz test-python sanitize lint lint-format lint-python \
+	lint-docs lint-names lint-tidy format bench fuzz clean distclean help
+.NOTPARALLEL: # ninja and the tests use all cores by themselves
+
+all: ## build, and install package and command into .venv (the default)
+all: apt-build pip-run pip-build $(BUILD)/dev/build.ninja
+	@ninja -C $(BUILD)/dev --quiet
+	@meson install -C $(BUILD)/dev --no-rebuild --quiet
+	@cd $(VENV)/lib/python3*/site-packages/tendril && for module in *.py; do \
+	    test -e $(CURDIR)/python/tendril/$$module || rm $$module; done # renamed or deleted ones
+
+demo: ## the job of the README on this machine, with a local S3 server
+demo: all pip-demo
+	$(PY) demo/run.py
+
+test: ## every test: C unit tests, simulations, a short fuzz run, Python tests
+test: test-c test-fuzz test-python
+
+test-c: apt-build apt-test pip-build $(BUILD)/unit/build.ninja
+	@ninja -C $(BUILD)/unit --quiet
+	meson test -C $(BUILD)/unit --no-rebuild --print-errorlogs
+
+test-fuzz: apt-build apt-test pip-build
+	tests/fuzz/smoke
+
+test-python: all apt-test pip-test
+	$(PY) -m pytest --junitxml=$(BUILD)/pytest.xml tests
+
+sanitize: ## C tests under AddressSanitizer with UBSan, then under ThreadSanitizer
+sanitize: apt-build apt-test pip-build $(BUILD)/asan/build.ninja $(BUILD)/tsan/build.ninja
+	tools/run-sanitized $(BUILD)/asan
+	tools/run-sanitized $(BUILD)/tsan
+
+fuzz: ## the fuzz targets for a minute each
+fuzz: apt-build apt-test pip-build
+	tests/fuzz/smoke 60
+
+lint: ## layout, static analysis, names, layers, documents
+lint: lint-format lint-python lint-docs lint-names lint-tidy
+
+lint-format: apt-lint
+	@wrong=$$(clang-format --dry-run -Werror $(C_FILES) 2>&1 | sed -n 's/:.*: error:.*//p' | sort -u); \
+	    test -z "$$wrong" || { echo "make format would change:" $$wrong; exit 1; }
+lint-python: pip-lint
+	@ruff check --quiet $(PYTHON_FILES)
+	@ruff format --quiet --check $(PYTHON_FILES) || { echo "make format lays them out"; exit 1; }
+lint-docs: $(VENV)/.tendril/venv
+	@$(PY) tools/check-docs
+lint-names: apt-build apt-lint apt-test pip-build $(BUILD)/lint/build.ninja
+	@$(PY) tools/check-layers
+	@ninja -C $(BUILD)/lint --quiet
+	@$(PY) tools/check-names $(BUILD)/lint/libtendril.a
+lint-tidy: lint-names
+	tools/run-clang-tidy $(BUILD)/lint
+
+format: ## lay out all C and Python files
+format: apt-lint pip-lint
+	clang-format -i $(C_FILES)
+	ruff check --quiet --fix $(PYTHON_FILES) || true
+	ruff format --quiet $(PYTHON_FILES)
+
+bench: ## measure; results go to bench/out
+bench: all pip-demo
+	$(PY) bench/run.py
+
+clean: ## remove what was built
+	rm -rf $(BUILD) dist bench/out .pytest_cache .ruff_cache
+
+distclean: ## remove .venv too
+distclean: clean
+	rm -rf $(VENV)
+
+help: ## this text
+	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+# -- what has to be there first -------------------------------------------------------------------
+
+apt-%:
+	@scripts/install-apt $*
+
+# The note inside .venv tells whether it was made whole.
+$(VENV)/.tendril/venv: | apt-build
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Tendril needs Python >= 3.11; $(PYTHON) is $$($(PYTHON) -V 2>&1)." \
+	        "Name another one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(@D) && touch $@
+
+pip-%: $(VENV)/.tendril/venv
+	@$(PY) scripts/install-pip $*
+
+# Each use of the C sources has a build folder of its own; ninja keeps it up to date.
+SETUP = @log=$$(meson setup $(if $(wildcard $(@D)/build.ninja),--wipe) $(@D) $(1) 2>&1) || \
+	{ echo "$$log"; rm -f $@; exit 1; }
+
+$(BUILD)/dev/build.ninja: $(VENV)/.tendril/venv | pip-build
+	$(call SETUP,--prefix=$(VENV) -Dpython.install_env=venv -Dpython=enabled -Dtests=disabled)
+$(BUILD)/unit/build.ninja: $(VENV)/.tendril/venv | pip-build
+	$(call SETUP,--werror -Dpython=disabled -Dtests=enabled)
+$(BUILD)/lint/build.ninja: $(VENV)/.tendril/venv | pip-build
+	$(call SETUP,--werror -Dpython=enabled -Dtests=enabled)
+$(BUILD)/asan/build.ninja: $(VENV)/.tendril/venv | pip-build
+	$(call SETUP,-Db_sanitize=address$(,)undefined -Dpython=disabled -Dtests=enabled)
+$(BUILD)/tsan/build.ninja: $(VENV)/.tendril/venv | pip-build
+	$(call SETUP,-Db_sanitize=thread -Dpython=disabled -Dtests=enabled)

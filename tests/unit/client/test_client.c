@@ -1,0 +1,338 @@
+/* The whole path of a call without Python: client, bus, node, scheduler, pool, supervisor, and a
+ * runner that is a C program (echo_runner.c). Argument 1 is the command tendril, argument 2 the
+ * runner. */
+#include "client/client.h"
+
+#include "support.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/blob.h"
+#include "base/err.h"
+#include "base/text.h"
+#include "os/clock.h"
+#include "task/outcome.h"
+#include "task/spec.h"
+
+static const char *command, *runner;
+
+static struct td_client *client_new(void)
+{
+    struct td_client *client;
+    struct td_error err = {0};
+    struct td_client_options options = {.supervisor_path = command, .slots = 2, .link_fd = -1};
+    int r = td_client_new(&options, &client, &err);
+    if (r < 0)
+        fail_msg("client: %s", err.text);
+    return client;
+}
+
+static struct td_map *map_new(struct td_client *client, struct td_spec options)
+{
+    struct td_spec *spec;
+    struct td_map *map;
+    struct td_blob *body = td_blob_new("", 0);
+    options.body = body;
+    if (!options.runner.argv.len)
+        options.runner.argv = (struct td_bytes){runner, strlen(runner) + 1};
+    assert_int_equal(td_spec_new(&options, &spec, NULL), 0);
+    struct td_map_options map_options = {.ordered = true};
+    assert_int_equal(td_map_new(client, spec, map_options, &map, NULL), 0);
+    td_spec_unref(spec);
+    td_blob_unref(body);
+    return map;
+}
+
+static void submit(struct td_map *map, const char *args)
+{
+    uint64_t index;
+    struct td_bytes bytes = {args, strlen(args)};
+    assert_int_equal(td_map_submit(map, bytes, &index, NULL), 0);
+}
+
+static struct td_outcome *next(struct td_map *map)
+{
+    struct td_outcome *outcome = NULL;
+    int r = td_map_next(map, td_clock_now() + 20 * TD_NS_PER_S, &outcome);
+    if (r < 0)
+        fail_msg("no outcome: %s", td_status_text(r));
+    return outcome;
+}
+
+static void assert_value(struct td_outcome *outcome, uint8_t status, const char *value)
+{
+    assert_int_equal(outcome->status, status);
+    struct td_bytes bytes = td_blob_bytes(outcome->value);
+    assert_int_equal(bytes.len, strlen(value));
+    assert_memory_equal(bytes.data, value, bytes.len);
+    td_outcome_free(outcome);
+}
+
+static void test_client_runs_calls_in_order(void **state)
+{
+    (void)state;
+    enum { CALLS = 500 };
+    struct td_client *client = client_new();
+    struct td_map *map = map_new(client, (struct td_spec){0});
+    struct td_outcome *outcome;
+    char text[32];
+    for (int i = 0; i < CALLS; i++) {
+        (void)snprintf(text, sizeof text, i % 3 ? "echo:%d" : "fail:%d", i);
+        submit(map, text);
+    }
+    td_map_end(map);
+    for (int i = 0; i < CALLS; i++) {
+        (void)snprintf(text, sizeof text, "%d", i);
+        assert_value(next(map), i % 3 ? TD_OUTCOME_OK : TD_OUTCOME_RAISED, text);
+    }
+    assert_int_equal(td_map_next(map, TD_NO_DEADLINE, &outcome), TD_ENOTFOUND);
+    td_map_unref(map);
+    td_client_unref(client);
+}
+
+static void test_client_tells_how_a_runner_died(void **state)
+{
+    (void)state;
+    struct td_client *client = client_new();
+    struct td_map *map = map_new(client, (struct td_spec){0});
+    submit(map, "crash");
+    submit(map, "exit");
+    submit(map, "echo:still here");
+    struct td_outcome *outcome = next(map);
+    assert_int_equal(outcome->status, TD_OUTCOME_CRASHED);
+    assert_int_equal(outcome->code, -SIGSEGV);
+    td_outcome_free(outcome);
+    outcome = next(map);
+    assert_int_equal(outcome->status, TD_OUTCOME_CRASHED);
+    assert_int_equal(outcome->code, 7);
+    td_outcome_free(outcome);
+    assert_value(next(map), TD_OUTCOME_OK, "still here");
+    td_map_unref(map);
+    td_client_unref(client);
+}
+
+static void test_client_retries_and_stops(void **state)
+{
+    (void)state;
+    struct td_client *client = client_new();
+    struct td_map *retried = map_new(client, (struct td_spec){.retries = 1});
+    struct td_map *timed = map_new(client, (struct td_spec){.timeout_ns = TD_NS_PER_S / 5});
+    submit(retried, "exit");
+    submit(timed, "hang");
+    struct td_outcome *outcome = next(retried);
+    assert_int_equal(outcome->status, TD_OUTCOME_CRASHED);
+    assert_int_equal(outcome->attempt, 2);
+    td_outcome_free(outcome);
+    outcome = next(timed);
+    assert_int_equal(outcome->status, TD_OUTCOME_TIMED_OUT);
+    td_outcome_free(outcome);
+    td_map_unref(retried);
+    td_map_unref(timed);
+    td_client_unref(client);
+}
+
+static void test_client_cancels(void **state)
+{
+    (void)state;
+    struct td_client *client = client_new();
+    struct td_map *map = map_new(client, (struct td_spec){0});
+    struct td_outcome *outcome;
+    for (int i = 0; i < 5; i++)
+        submit(map, "hang");
+    td_map_cancel_call(map, 0);
+    outcome = next(map);
+    assert_int_equal(outcome->status, TD_OUTCOME_CANCELLED);
+    td_outcome_free(outcome);
+    td_map_cancel(map);
+    uint64_t index;
+    assert_int_equal(td_map_submit(map, (struct td_bytes){"", 0}, &index, NULL), TD_ECANCELLED);
+    int r = 0;
+    while (r == 0) {
+        r = td_map_next(map, TD_NO_DEADLINE, &outcome);
+        if (r == 0)
+            td_outcome_free(outcome);
+    }
+    assert_int_equal(r, TD_ECANCELLED);
+    td_map_unref(map);
+    td_client_unref(client);
+}
+
+static void test_client_kills_what_a_call_left(void **state)
+{
+    (void)state;
+    struct td_client *client = client_new();
+    struct td_map *map = map_new(client, (struct td_spec){0});
+    uint64_t pid = 0;
+    submit(map, "linger");
+    struct td_outcome *outcome = next(map);
+    struct td_bytes text = td_blob_bytes(outcome->value);
+    assert_int_equal(td_text_u64(text.data, text.len, &pid), 0);
+    td_outcome_free(outcome);
+    assert_true(support_gone((pid_t)pid));
+    td_map_unref(map);
+    td_client_unref(client);
+}
+
+static void test_client_hears_output_before_the_outcome(void **state)
+{
+    (void)state;
+    struct td_client *client = client_new();
+    struct td_map *map = map_new(client, (struct td_spec){0});
+    submit(map, "print:hello\nworld");
+    assert_value(next(map), TD_OUTCOME_OK, "");
+    size_t heard[3] = {0};
+    for (struct td_output *output = td_client_take_output(client); output;
+         output = td_client_take_output(client)) {
+        heard[output->stream] += output->text.len;
+        td_output_free(output);
+    }
+    assert_int_equal(heard[1], 11);
+    assert_int_equal(heard[2], 11);
+    struct td_blob *logs = NULL;
+    uint64_t lost = 1;
+    assert_int_equal(td_map_logs(map, 0, 1, &logs, &lost), 0);
+    assert_memory_equal(td_blob_bytes(logs).data, "hello\nworld", 11);
+    assert_int_equal(lost, 0);
+    td_blob_unref(logs);
+    td_map_unref(map);
+    td_client_unref(client);
+}
+
+static void test_client_names_why_nothing_starts(void **state)
+{
+    (void)state;
+    static const char nowhere[] = "/nowhere/runner";
+    struct td_client *client = client_new();
+    struct td_map *map = map_new(
+        client, (struct td_spec){.runner = {.argv = {nowhere, sizeof nowhere}}});
+    submit(map, "echo:x");
+    struct td_outcome *outcome = next(map);
+    assert_int_equal(outcome->status, TD_OUTCOME_NOT_STARTED);
+    assert_non_null(outcome->detail);
+    assert_non_null(memmem(td_blob_bytes(outcome->detail).data, td_blob_bytes(outcome->detail).len,
+                           nowhere, strlen(nowhere)));
+    td_outcome_free(outcome);
+    td_map_unref(map);
+    td_client_unref(client);
+}
+
+static void test_client_limits_memory(void **state)
+{
+    (void)state;
+    struct td_client *client = client_new();
+    struct td_map *map = map_new(client, (struct td_spec){.runner = {.memory_bytes = 256 << 20}});
+    submit(map, "grow:1024");
+    submit(map, "echo:small");
+    struct td_outcome *outcome = next(map);
+    assert_int_equal(outcome->status, TD_OUTCOME_OUT_OF_MEMORY);
+    assert_int_equal(outcome->limit_bytes, 256 << 20);
+    td_outcome_free(outcome);
+    assert_value(next(map), TD_OUTCOME_OK, "small");
+    td_map_unref(map);
+    td_client_unref(client);
+}
+
+static void test_client_survives_its_supervisor(void **state)
+{
+    (void)state;
+    struct td_client *client = client_new();
+    struct td_map *map = map_new(client, (struct td_spec){0});
+    submit(map, "echo:a");
+    assert_value(next(map), TD_OUTCOME_OK, "a");
+    submit(map, "hang");
+    submit(map, "echo:b"); /* its outcome shows that "hang" runs by now, and info is fresh */
+    uint64_t deadline = (uint64_t)td_clock_now() + 20 * (uint64_t)TD_NS_PER_S;
+    while (td_map_counts(map).finished < 2 && (uint64_t)td_clock_now() < deadline)
+        (void)sched_yield();
+    int pid = td_client_info(client).supervisor_pid;
+    assert_true(pid > 0);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    struct td_outcome *outcome = next(map);
+    assert_int_equal(outcome->status, TD_OUTCOME_CRASHED);
+    td_outcome_free(outcome);
+    assert_value(next(map), TD_OUTCOME_OK, "b");
+    submit(map, "echo:c");
+    assert_value(next(map), TD_OUTCOME_OK, "c");
+    td_map_unref(map);
+    td_client_unref(client);
+}
+
+static void *many_calls(void *context)
+{
+    struct td_client *client = context;
+    struct td_map *map = map_new(client, (struct td_spec){0});
+    for (int i = 0; i < 50; i++)
+        submit(map, "echo:x");
+    for (int i = 0; i < 50; i++) {
+        struct td_outcome *outcome = NULL;
+        if (td_map_next(map, td_clock_now() + 20 * TD_NS_PER_S, &outcome) < 0)
+            return "no outcome";
+        td_outcome_free(outcome);
+    }
+    td_map_unref(map);
+    return NULL;
+}
+
+static void test_client_serves_many_threads(void **state)
+{
+    (void)state;
+    enum { THREADS = 8 };
+    struct td_client *client = client_new();
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, many_calls, client), 0);
+    for (int i = 0; i < THREADS; i++) {
+        void *failed = NULL;
+        assert_int_equal(pthread_join(threads[i], &failed), 0);
+        assert_null(failed);
+    }
+    td_client_unref(client);
+}
+
+static void test_client_closes_under_readers(void **state)
+{
+    (void)state;
+    struct td_client *client = client_new();
+    struct td_map *map = map_new(client, (struct td_spec){0});
+    struct td_outcome *outcome;
+    uint64_t index;
+    size_t before = support_fds();
+    submit(map, "hang");
+    td_client_close(client);
+    assert_int_equal(td_map_next(map, TD_NO_DEADLINE, &outcome), TD_ECLOSED);
+    assert_int_equal(td_map_submit(map, (struct td_bytes){"", 0}, &index, NULL), TD_ECLOSED);
+    td_map_cancel(map);
+    td_client_close(client);
+    td_client_unref(client);
+    td_map_unref(map);
+    assert_true(support_fds() <= before);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_client_runs_calls_in_order),
+        cmocka_unit_test(test_client_tells_how_a_runner_died),
+        cmocka_unit_test(test_client_retries_and_stops),
+        cmocka_unit_test(test_client_cancels),
+        cmocka_unit_test(test_client_kills_what_a_call_left),
+        cmocka_unit_test(test_client_hears_output_before_the_outcome),
+        cmocka_unit_test(test_client_names_why_nothing_starts),
+        cmocka_unit_test(test_client_limits_memory),
+        cmocka_unit_test(test_client_survives_its_supervisor),
+        cmocka_unit_test(test_client_serves_many_threads),
+        cmocka_unit_test(test_client_closes_under_readers),
+    };
+    if (argc < 3) {
+        (void)fputs("usage: test_client TENDRIL RUNNER\n", stderr);
+        return 2;
+    }
+    command = argv[1];
+    runner = argv[2];
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
