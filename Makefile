@@ -77,7 +77,7 @@ format: apt-lint pip-lint
 
 bench: ## measure; results go to bench/out
 bench: all pip-demo
-	$(PY) bench/run.py
+	$(PY) -m bench.run
 
 clean: ## remove what was built
 	rm -rf $(BUILD) dist bench/out .pytest_cache .ruff_cache

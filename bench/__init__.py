@@ -1,0 +1,1 @@
+"""Measurements: Tendril beside what people use today, in one run on one machine."""
