@@ -54,7 +54,9 @@ def machine() -> str:
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break
-    return f"{os.cpu_count()} x {model}, Linux {platform.release()}, Python {sys.version.split()[0]}"
+    return (
+        f"{os.cpu_count()} x {model}, Linux {platform.release()}, Python {sys.version.split()[0]}"
+    )
 
 
 def table(rows: list[dict[str, Any]]) -> str:

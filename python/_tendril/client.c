@@ -323,8 +323,9 @@ PyDoc_STRVAR(client_map_doc,
              "ordered, notify) -> Map\n--\n\nOpen a map of the function `body`.");
 static PyObject *client_map(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"key",       "body",    "argv",       "env",     "cwd",   "memory_bytes",
-                            "cpu_milli", "retries", "timeout_ns", "ordered", "notify", NULL};
+    static char *names[] = {"key",        "body",         "argv",      "env",
+                            "cwd",        "memory_bytes", "cpu_milli", "retries",
+                            "timeout_ns", "ordered",      "notify",    NULL};
     struct td_client *client = client_of(self);
     const char *key;
     Py_ssize_t key_len, body_len, argv_len, env_len, cwd_len;
@@ -333,11 +334,10 @@ static PyObject *client_map(PyObject *self, PyObject *args, PyObject *kwargs)
     unsigned cpu, retries;
     long long timeout;
     int ordered, notify;
-    if (!client ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "$y#y#y#y#y#KIILpp", names, &key, &key_len,
-                                     &body, &body_len, &argv, &argv_len, &env, &env_len, &cwd,
-                                     &cwd_len, &memory, &cpu, &retries, &timeout, &ordered,
-                                     &notify))
+    if (!client || !PyArg_ParseTupleAndKeywords(args, kwargs, "$y#y#y#y#y#KIILpp", names, &key,
+                                                &key_len, &body, &body_len, &argv, &argv_len, &env,
+                                                &env_len, &cwd, &cwd_len, &memory, &cpu, &retries,
+                                                &timeout, &ordered, &notify))
         return NULL;
     struct td_spec wanted = {.retries = retries,
                              .timeout_ns = timeout,
@@ -403,10 +403,9 @@ static PyObject *client_take_output(PyObject *self, PyObject *ignored)
     struct td_output *output = td_client_take_output(client);
     if (!output)
         Py_RETURN_NONE;
-    PyObject *result = Py_BuildValue("(KKiy#)", (unsigned long long)output->map,
-                                     (unsigned long long)output->index, output->stream,
-                                     (const char *)output->text.data,
-                                     (Py_ssize_t)output->text.len); /* new */
+    PyObject *result = Py_BuildValue(
+        "(KKiy#)", (unsigned long long)output->map, (unsigned long long)output->index,
+        output->stream, (const char *)output->text.data, (Py_ssize_t)output->text.len); /* new */
     td_output_free(output);
     return result;
 }

@@ -120,8 +120,8 @@ static PyMethodDef functions[] = {
 /* OUTCOME_OK = 0, OUTCOME_RAISED = 1, ... */
 static int add_constants(PyObject *module)
 {
-#define ADD_OUTCOME(number, NAME, retry, words)                                                    \
-    if (PyModule_AddIntConstant(module, "OUTCOME_" #NAME, (number)) < 0)                           \
+#define ADD_OUTCOME(number, NAME, retry, words)                          \
+    if (PyModule_AddIntConstant(module, "OUTCOME_" #NAME, (number)) < 0) \
         return -1;
     TD_OUTCOMES(ADD_OUTCOME)
 #undef ADD_OUTCOME

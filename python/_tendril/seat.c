@@ -1,7 +1,7 @@
 /* seat.c: the type Seat: a runner's or a zygote's connection to those who give it work. */
+#include "pool/seat.h"
 #include "base/attr.h"
 #include "base/err.h"
-#include "pool/seat.h"
 #include "state.h"
 
 struct seat_object {
@@ -106,8 +106,9 @@ static PyObject *seat_hello(PyObject *self, PyObject *ignored)
     return send(self, &message, NULL, 0);
 }
 
-PyDoc_STRVAR(finish_doc, "finish(map, index, attempt, status, retire, duration_ns, peak_bytes, value)"
-                         "\n--\n\nGive a call's outcome back.");
+PyDoc_STRVAR(finish_doc,
+             "finish(map, index, attempt, status, retire, duration_ns, peak_bytes, value)"
+             "\n--\n\nGive a call's outcome back.");
 static PyObject *seat_finish(PyObject *self, PyObject *args)
 {
     unsigned long long map, index, peak;

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import functools
 import hashlib
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from tendril import _environment, _pickling, _place, _tendril, _units
 from tendril._map import ERRORS, Errors, Map, raise_core_error
 from tendril._outcome import Outcome, error_of, value_of
 from tendril._session import Session, get_session
-from tendril.errors import ConfigurationError, NotAvailable
+from tendril.errors import NotAvailable
 
 Duration = float | str | datetime.timedelta
 

@@ -108,9 +108,7 @@ def dumps_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         raise PicklingError(f"the arguments cannot be sent: {_reason(error)}") from error
 
 
-def _named_arguments(
-    args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Iterator[tuple[str, Any]]:
+def _named_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for i, value in enumerate(args):
         yield f"argument {i}", value
     for name, value in kwargs.items():
@@ -151,7 +149,11 @@ def explain(value: Any, error: BaseException) -> str:
 
 def _type_name(value: Any) -> str:
     kind = type(value)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
 
 
 def _children(value: Any) -> Iterator[tuple[str, Any]]:
@@ -196,7 +198,9 @@ def packages_of(fn: Any) -> list[str]:
     """The installed modules that a function's module refers to: what a runner should import."""
     wanted: set[str] = set()
     for value in list(getattr(fn, "__globals__", {}).values()):
-        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        name = (
+            value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        )
         if not isinstance(name, str) or name.partition(".")[0] in _OWN:
             continue
         module = sys.modules.get(name)

@@ -61,7 +61,9 @@ def _zygote(fd: int, preload: list[str]) -> None:
             _fork(orders, fd, *order[1:])
 
 
-def _fork(orders: _tendril.Seat, orders_fd: int, runner: int, channel: int, out: int, err: int) -> None:
+def _fork(
+    orders: _tendril.Seat, orders_fd: int, runner: int, channel: int, out: int, err: int
+) -> None:
     """Fork a runner as a grandchild, so that it becomes the supervisor's child."""
     try:
         middle = os.fork()
@@ -76,7 +78,9 @@ def _fork(orders: _tendril.Seat, orders_fd: int, runner: int, channel: int, out:
         os.waitpid(middle, 0)
 
 
-def _fork_again(orders: _tendril.Seat, orders_fd: int, runner: int, channel: int, out: int, err: int) -> None:
+def _fork_again(
+    orders: _tendril.Seat, orders_fd: int, runner: int, channel: int, out: int, err: int
+) -> None:
     code = 1
     try:
         middle = os.getpid()

@@ -128,9 +128,8 @@ int td_bus_link_new(struct td_loop *loop, int *fd, const struct td_bus_sink *sin
         return td_error_set(err, TD_ENOMEM, "bus: out of memory");
     *link = (struct link){.bus = {&ops}, .sink = sink, .context = context};
     int r = td_channel_new(
-        loop, fd,
-        (struct td_channel_options){.frame_max = TD_FRAME_MAX, .queue_max = QUEUE_MAX}, &events,
-        link, &link->channel, err);
+        loop, fd, (struct td_channel_options){.frame_max = TD_FRAME_MAX, .queue_max = QUEUE_MAX},
+        &events, link, &link->channel, err);
     if (r < 0) {
         td_free(link);
         return r;

@@ -60,8 +60,7 @@ static int local_open(struct td_bus *bus, const struct td_bus_sink *sink, void *
     struct map *map = td_alloc_zero(sizeof *map);
     if (!map)
         return td_error_set(err, TD_ENOMEM, "map: out of memory");
-    *map = (struct map){
-        .id = id, .spec = td_spec_ref(spec), .sink = sink, .context = context};
+    *map = (struct map){.id = id, .spec = td_spec_ref(spec), .sink = sink, .context = context};
     td_list_init(&map->calls);
     int r = td_idmap_put(&local->maps, id, map);
     if (r == 0 && local->worker) {

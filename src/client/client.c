@@ -104,8 +104,8 @@ static void do_op(struct td_client *client, const struct op *op)
     case OP_SUBMIT: {
         int r = td_bus_submit(client->bus, op->map, op->index, op->args);
         if (r < 0)
-            refuse(client, op, r == TD_ENOTFOUND ? "its map could not be opened"
-                                                 : td_status_text(r));
+            refuse(client, op,
+                   r == TD_ENOTFOUND ? "its map could not be opened" : td_status_text(r));
         break;
     }
     case OP_CANCEL: td_bus_cancel(client->bus, op->map, op->index); break;
@@ -272,8 +272,8 @@ int td_client_wait(struct td_client *client, int64_t deadline_ns)
             return TD_EFORKED;
         uint32_t seen = td_event_read(&client->event);
         lock(client);
-        bool ready =
-            client->woken || !td_list_empty(&client->outputs) || !td_list_empty(&client->notices);
+        bool ready = client->woken || !td_list_empty(&client->outputs) ||
+                     !td_list_empty(&client->notices);
         client->woken = false;
         bool over = client->closed;
         unlock(client);

@@ -57,7 +57,8 @@ struct td_output {
     struct td_bytes text;
 };
 
-/* Waits until output or a notifying map is there, or td_client_wake was called. 0, TD_ETIMEOUT, TD_EINTR, TD_ECLOSED. */
+/* Waits until output or a notifying map is there, or td_client_wake was called. 0, TD_ETIMEOUT,
+ * TD_EINTR, TD_ECLOSED. */
 int td_client_wait(struct td_client *client, int64_t deadline_ns);
 
 void td_client_wake(struct td_client *client);

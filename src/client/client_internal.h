@@ -46,8 +46,8 @@ struct td_map {
 struct td_client {
     pthread_mutex_t lock;
     atomic_uint refs;
-    pthread_t thread;  /* never changes */
-    pid_t pid;         /* of the process that made it; never changes */
+    pthread_t thread;      /* never changes */
+    pid_t pid;             /* of the process that made it; never changes */
     struct td_event event; /* its own synchronisation */
     struct td_idmap maps;
     struct td_list ops;

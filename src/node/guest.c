@@ -76,9 +76,8 @@ static void on_output(void *context, uint64_t id, uint64_t index, int stream, st
     struct td_guest *guest = context;
     struct map *map = td_idmap_get(&guest->maps, id);
     TD_CLEANUP(td_blob_unrefp) struct td_blob *copy = td_blob_new(text.data, text.len);
-    struct td_message message = {
-        .type = TD_MSG_OUTPUT,
-        .output = {.map = id, .index = index, .stream = (uint8_t)stream}};
+    struct td_message message = {.type = TD_MSG_OUTPUT,
+                                 .output = {.map = id, .index = index, .stream = (uint8_t)stream}};
     if (copy)
         (void)send(guest, &message, copy); /* as above */
     bool full = td_channel_queued(guest->channel) > OUTPUT_QUEUE_MAX;
@@ -138,8 +137,8 @@ static void map_call(struct td_guest *guest, const struct td_msg_map_call *messa
     if (r == 0)
         return;
     TD_CLEANUP(td_outcome_freep)
-    struct td_outcome *outcome =
-        td_outcome_new(message->map, message->index, 0, TD_OUTCOME_NOT_STARTED);
+    struct td_outcome *outcome = td_outcome_new(message->map, message->index, 0,
+                                                TD_OUTCOME_NOT_STARTED);
     if (outcome)
         on_outcome(guest, &outcome);
 }
@@ -196,9 +195,8 @@ int td_guest_new(struct td_loop *loop, struct td_bus *bus, int *fd, td_guest_bus
         return td_error_set(err, TD_ENOMEM, "guest: out of memory");
     *guest = (struct td_guest){.bus = bus, .busy = busy, .context = context};
     int r = td_channel_new(
-        loop, fd,
-        (struct td_channel_options){.frame_max = TD_FRAME_MAX, .queue_max = QUEUE_MAX}, &events,
-        guest, &guest->channel, err);
+        loop, fd, (struct td_channel_options){.frame_max = TD_FRAME_MAX, .queue_max = QUEUE_MAX},
+        &events, guest, &guest->channel, err);
     if (r < 0) {
         td_free(guest);
         return r;

@@ -40,8 +40,8 @@ struct runner {
     uint32_t id;
     struct td_lines lines;
     struct td_guest *guest;
-    uint64_t map, index; /* whose output it writes: the last call sent to it */
-    bool seated;         /* it was sent one at all */
+    uint64_t map, index;                    /* whose output it writes: the last call sent to it */
+    bool seated;                            /* it was sent one at all */
     struct td_key functions[FUNCTIONS_MAX]; /* bodies it has, least recently used first */
     size_t nfunctions;
 };
@@ -165,7 +165,8 @@ static void on_finish(struct td_node *node, struct runner *runner, const struct 
 {
     td_pool_hear(node->pool, runner->id); /* what it wrote before it finished belongs to the call */
     TD_CLEANUP(td_outcome_freep)
-    struct td_outcome *outcome = td_outcome_new(said->map, said->index, said->attempt, said->status);
+    struct td_outcome *outcome = td_outcome_new(said->map, said->index, said->attempt,
+                                                said->status);
     bool ok = said->status == TD_OUTCOME_OK || said->status == TD_OUTCOME_RAISED;
     if (outcome)
         outcome->value = td_blob_new(said->value.data, said->value.len);
@@ -307,9 +308,9 @@ static int send_function(struct td_node *node, struct runner *runner, const stru
         } else {
             runner->nfunctions++;
         }
-        struct td_message message = {.type = TD_MSG_FUNCTION,
-                                     .function = {.function = spec->function,
-                                                  .body = td_blob_bytes(spec->body)}};
+        struct td_message message = {
+            .type = TD_MSG_FUNCTION,
+            .function = {.function = spec->function, .body = td_blob_bytes(spec->body)}};
         if (r == 0)
             r = td_pool_send(node->pool, runner->id, &message, spec->body);
     }
@@ -406,12 +407,12 @@ int td_node_new(struct td_loop *loop, struct td_bus *bus, const struct td_node_o
     node->memory_bytes = (uint64_t)info.totalram * info.mem_unit;
     node->pump = (struct td_post){.fn = pump, .context = node};
     node->alarm = (struct td_timer){.fn = pump, .context = node};
-    int r = td_sched_new(
-        (struct td_sched_options){.slots = node->slots,
-                                  .runners_max =
-                                      options->runners_max ? options->runners_max : RUNNERS_MAX,
-                                  .waiting_max = WAITING_MAX},
-        &node->sched);
+    int r = td_sched_new((struct td_sched_options){.slots = node->slots,
+                                                   .runners_max = options->runners_max
+                                                                      ? options->runners_max
+                                                                      : RUNNERS_MAX,
+                                                   .waiting_max = WAITING_MAX},
+                         &node->sched);
     if (r < 0)
         return td_error_set(err, r, "scheduler: %s", td_status_text(r));
     r = td_pool_new(loop, &(struct td_pool_options){.supervisor_path = options->supervisor_path},

@@ -3,9 +3,9 @@
 #define TD_POOL_DEATH_H
 
 /* number on the wire, NAME */
-#define TD_DEATHS(D)                                                                               \
-    D(0, EXITED)        /* by itself, by a signal, or because it was told to be killed */          \
-    D(1, OUT_OF_MEMORY) /* it went over its memory limit */                                        \
+#define TD_DEATHS(D)                                                                      \
+    D(0, EXITED)        /* by itself, by a signal, or because it was told to be killed */ \
+    D(1, OUT_OF_MEMORY) /* it went over its memory limit */                               \
     D(2, NOT_STARTED)   /* it never ran */
 
 #define TD_DEATH_ENUM(number, NAME) TD_DEATH_##NAME = (number),

@@ -227,10 +227,10 @@ static int ensure_supervisor(struct td_pool *pool, struct td_error *err)
     int status;
     while (waitpid(starter, &status, 0) < 0 && errno == EINTR)
         continue; /* it forks and exits at once */
-    return td_channel_new(pool->loop, &ours,
-                          (struct td_channel_options){.frame_max = CONTROL_MAX,
-                                                      .queue_max = QUEUE_MAX},
-                          &events, pool, &pool->supervisor, err);
+    return td_channel_new(
+        pool->loop, &ours,
+        (struct td_channel_options){.frame_max = CONTROL_MAX, .queue_max = QUEUE_MAX}, &events,
+        pool, &pool->supervisor, err);
 }
 
 /* -- profiles --------------------------------------------------------------------------------- */
@@ -285,8 +285,8 @@ static void profiles_trim(struct td_pool *pool)
     }
 }
 
-int td_pool_profile(struct td_pool *pool, const struct td_runner_spec *spec,
-                    uint32_t *ret_profile, struct td_error *err)
+int td_pool_profile(struct td_pool *pool, const struct td_runner_spec *spec, uint32_t *ret_profile,
+                    struct td_error *err)
 {
     struct profile *profile = NULL;
     int r = ensure_supervisor(pool, err);
@@ -372,10 +372,10 @@ static int connect_runner(struct td_pool *pool, struct runner *runner, int ret_f
     if (r == 0)
         r = td_fd_pipe(error, err);
     if (r == 0)
-        r = td_channel_new(pool->loop, &socket[0],
-                           (struct td_channel_options){.frame_max = TD_FRAME_MAX,
-                                                       .queue_max = QUEUE_MAX},
-                           &events, runner, &runner->channel, err);
+        r = td_channel_new(
+            pool->loop, &socket[0],
+            (struct td_channel_options){.frame_max = TD_FRAME_MAX, .queue_max = QUEUE_MAX}, &events,
+            runner, &runner->channel, err);
     if (r == 0) {
         int heard[2] = {out[0], error[0]};
         out[0] = error[0] = -1; /* the ear's now, also when it fails */

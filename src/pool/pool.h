@@ -55,8 +55,8 @@ struct td_pool *td_pool_free(struct td_pool *pool); /* accepts NULL, returns NUL
 
 /* The number of a profile: an equal one's, or a new one, whose zygote starts warming up. Those
  * unused longest are dropped beyond a maximum. TD_EINVAL, TD_ENOMEM, TD_ENOSUPERVISOR. */
-int td_pool_profile(struct td_pool *pool, const struct td_runner_spec *spec,
-                    uint32_t *ret_profile, struct td_error *err);
+int td_pool_profile(struct td_pool *pool, const struct td_runner_spec *spec, uint32_t *ret_profile,
+                    struct td_error *err);
 
 /* Starts a runner under a number of the caller's choice; `up` or `gone` follows. On failure there
  * is no event. TD_ELIMIT (open files), TD_ENOMEM, TD_ENOSUPERVISOR. */

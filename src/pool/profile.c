@@ -60,7 +60,7 @@ int td_profile_new(const struct td_runner_spec *spec, struct td_profile **ret_pr
     if (!profile)
         return td_error_set(err, TD_ENOMEM, "profile: out of memory");
     profile->spec = (struct td_runner_spec){.memory_bytes = spec->memory_bytes,
-                                             .cpu_milli = spec->cpu_milli};
+                                            .cpu_milli = spec->cpu_milli};
     size_t ignored;
     if (copy(spec->argv, &profile->spec.argv) < 0 || copy(spec->env, &profile->spec.env) < 0 ||
         copy(spec->cwd, &profile->spec.cwd) < 0)

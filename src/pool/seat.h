@@ -20,8 +20,8 @@ enum { TD_SEAT_FDS = 3 };
 
 struct td_seat {
     int fd;
-    struct td_buf in;    /* the frame being read */
-    size_t consumed;     /* bytes of `in` that the last message used */
+    struct td_buf in;     /* the frame being read */
+    size_t consumed;      /* bytes of `in` that the last message used */
     int fds[TD_SEAT_FDS]; /* came with the last message; -1 when taken */
 };
 

@@ -142,8 +142,8 @@ static void on_started(void *context, uint32_t id, pid_t pid)
         not_started(supervisor, runner, err.text);
         return;
     }
-    say(supervisor, &(struct td_message){.type = TD_MSG_RUNNER_UP,
-                                         .runner_up = {.runner = id, .pid = pid}});
+    say(supervisor,
+        &(struct td_message){.type = TD_MSG_RUNNER_UP, .runner_up = {.runner = id, .pid = pid}});
     if (runner->kill_wanted)
         td_proc_kill_tree(pid, false);
     if (supervisor->sweep_due)
@@ -207,10 +207,10 @@ static int profile_add(struct supervisor *supervisor, const struct td_msg_profil
     struct td_profile *profile = NULL;
     struct td_zygote *zygote = NULL;
     int r = td_profile_new(&(struct td_runner_spec){.argv = order->argv,
-                                                     .env = order->env,
-                                                     .cwd = order->cwd,
-                                                     .memory_bytes = order->memory_bytes,
-                                                     .cpu_milli = order->cpu_milli},
+                                                    .env = order->env,
+                                                    .cwd = order->cwd,
+                                                    .memory_bytes = order->memory_bytes,
+                                                    .cpu_milli = order->cpu_milli},
                            &profile, err);
     if (r == 0)
         r = td_zygote_new(supervisor->loop, &profile, &events, supervisor, &zygote, err);
@@ -233,7 +233,8 @@ static void on_order(void *context, struct td_bytes frame)
         return;
     }
     if (message.type == TD_MSG_PROFILE) {
-        (void)profile_add(supervisor, &message.profile, &err); /* its runners will tell, see above */
+        (void)profile_add(supervisor, &message.profile,
+                          &err); /* its runners will tell, see above */
     } else if (message.type == TD_MSG_PROFILE_DROP) {
         td_zygote_free(td_idmap_remove(&supervisor->zygotes, message.profile_drop.profile));
     } else if (message.type == TD_MSG_RUNNER_START) {
@@ -241,8 +242,7 @@ static void on_order(void *context, struct td_bytes frame)
         for (size_t i = 0; i < TD_ZYGOTE_FDS; i++)
             fds[i] = td_channel_take_fd(supervisor->pool);
         if (runner_start(supervisor, &message.runner_start, fds, &err) < 0)
-            say_gone(supervisor, message.runner_start.runner, TD_DEATH_NOT_STARTED, 0, 0,
-                     err.text);
+            say_gone(supervisor, message.runner_start.runner, TD_DEATH_NOT_STARTED, 0, 0, err.text);
         for (size_t i = 0; i < TD_ZYGOTE_FDS; i++)
             td_fd_close(&fds[i]);
     } else if (message.type == TD_MSG_RUNNER_KILL) {
@@ -378,8 +378,7 @@ static int detach(struct td_error *err)
 static int watch(struct supervisor *supervisor, struct td_watch *watch, int fd, td_watch_fn *fn,
                  struct td_error *err)
 {
-    *watch = (struct td_watch){
-        .fd = fd, .events = TD_LOOP_READ, .fn = fn, .context = supervisor};
+    *watch = (struct td_watch){.fd = fd, .events = TD_LOOP_READ, .fn = fn, .context = supervisor};
     return td_loop_watch(supervisor->loop, watch, err);
 }
 
@@ -407,8 +406,7 @@ static const char *limits_text(struct td_cgroup_support support)
     return words[support.memory];
 }
 
-static int set_up(struct supervisor *supervisor, int channel_fd, pid_t caller,
-                  struct td_error *err)
+static int set_up(struct supervisor *supervisor, int channel_fd, pid_t caller, struct td_error *err)
 {
     static const struct td_channel_events events = {on_order, on_pool_closed};
     int caller_fd;
@@ -422,10 +420,10 @@ static int set_up(struct supervisor *supervisor, int channel_fd, pid_t caller,
     if (r == 0)
         r = watch_signals(supervisor, err);
     if (r == 0)
-        r = td_channel_new(supervisor->loop, &channel_fd,
-                           (struct td_channel_options){.frame_max = FRAME_MAX,
-                                                       .queue_max = QUEUE_MAX},
-                           &events, supervisor, &supervisor->pool, err);
+        r = td_channel_new(
+            supervisor->loop, &channel_fd,
+            (struct td_channel_options){.frame_max = FRAME_MAX, .queue_max = QUEUE_MAX}, &events,
+            supervisor, &supervisor->pool, err);
     if (r < 0)
         return r;
     supervisor->poll = (struct td_timer){.fn = poll_limits, .context = supervisor};

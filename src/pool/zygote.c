@@ -186,10 +186,10 @@ static int start_process(struct td_zygote *zygote, struct td_error *err)
     zygote->pid = pid;
     zygote->mode = ZYGOTE_STARTING;
     zygote->channel = td_channel_free(zygote->channel);
-    return td_channel_new(zygote->loop, &ours,
-                          (struct td_channel_options){.frame_max = FRAME_MAX,
-                                                      .queue_max = QUEUE_MAX},
-                          &events, zygote, &zygote->channel, err);
+    return td_channel_new(
+        zygote->loop, &ours,
+        (struct td_channel_options){.frame_max = FRAME_MAX, .queue_max = QUEUE_MAX}, &events,
+        zygote, &zygote->channel, err);
 }
 
 int td_zygote_new(struct td_loop *loop, struct td_profile **profile,

@@ -20,8 +20,8 @@ struct td_outcome *td_outcome_new(uint64_t map, uint64_t index, uint32_t attempt
     struct td_outcome *outcome = td_alloc(sizeof *outcome);
     if (!outcome)
         return NULL;
-    *outcome =
-        (struct td_outcome){.map = map, .index = index, .attempt = attempt, .status = status};
+    *outcome = (struct td_outcome){
+        .map = map, .index = index, .attempt = attempt, .status = status};
     td_list_init(&outcome->link);
     return outcome;
 }
@@ -92,8 +92,8 @@ int td_outcome_from(const struct td_message *message, struct td_outcome **ret_ou
     if (!td_outcome_valid(from->status))
         return TD_EPROTO;
     TD_CLEANUP(td_outcome_freep)
-    struct td_outcome *outcome =
-        td_outcome_new(from->map, from->index, from->attempt, from->status);
+    struct td_outcome *outcome = td_outcome_new(from->map, from->index, from->attempt,
+                                                from->status);
     if (!outcome)
         return TD_ENOMEM;
     outcome->code = from->code;

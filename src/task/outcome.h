@@ -15,13 +15,13 @@ struct td_blob;
 struct td_message;
 
 /* number on the wire, NAME, may another attempt be made, words */
-#define TD_OUTCOMES(O)                                                                             \
-    O(0, OK, false, "returned")                                                                    \
-    O(1, RAISED, true, "raised an exception")                                                      \
-    O(2, CRASHED, true, "its runner died")                                                         \
-    O(3, OUT_OF_MEMORY, true, "went over its memory limit")                                        \
-    O(4, TIMED_OUT, true, "ran longer than its timeout")                                           \
-    O(5, CANCELLED, false, "was cancelled")                                                        \
+#define TD_OUTCOMES(O)                                      \
+    O(0, OK, false, "returned")                             \
+    O(1, RAISED, true, "raised an exception")               \
+    O(2, CRASHED, true, "its runner died")                  \
+    O(3, OUT_OF_MEMORY, true, "went over its memory limit") \
+    O(4, TIMED_OUT, true, "ran longer than its timeout")    \
+    O(5, CANCELLED, false, "was cancelled")                 \
     O(6, NOT_STARTED, false, "no runner could be started for it")
 
 #define TD_OUTCOME_ENUM(number, NAME, retry, words) TD_OUTCOME_##NAME = (number),
@@ -38,9 +38,9 @@ struct td_outcome {
     int32_t pid;      /* of the runner; 0 when none was involved */
     int64_t started_ns;
     int64_t duration_ns;
-    uint64_t peak_bytes;  /* most resident memory of the runner, as far as known; 0: not known */
-    uint64_t limit_bytes; /* OUT_OF_MEMORY: the limit */
-    struct td_blob *value;       /* OK, RAISED: what the runner sent; else NULL */
+    uint64_t peak_bytes;   /* most resident memory of the runner, as far as known; 0: not known */
+    uint64_t limit_bytes;  /* OUT_OF_MEMORY: the limit */
+    struct td_blob *value; /* OK, RAISED: what the runner sent; else NULL */
     struct td_blob *last_output; /* not OK: the call's last lines, or NULL */
     struct td_blob *detail;      /* more words on what happened, or NULL */
 };

@@ -723,8 +723,7 @@ static bool next_fetch(struct td_sched *sched, struct td_action *ret_action)
         sched->used += cost;
         td_list_remove(&map->link); /* its next turn comes after everybody else's */
         td_list_append(&sched->maps, &map->link);
-        *ret_action =
-            (struct td_action){.type = TD_ACTION_FETCH, .map = map->spec.id, .count = 1};
+        *ret_action = (struct td_action){.type = TD_ACTION_FETCH, .map = map->spec.id, .count = 1};
         return true;
     }
     return false;

@@ -83,8 +83,8 @@ bool td_sched_finished(struct td_sched *sched, uint32_t runner, struct td_outcom
                        bool retire, int64_t now);
 /* The runner is no more. Takes *post_mortem: CRASHED, OUT_OF_MEMORY or NOT_STARTED with what is
  * known (NULL: nothing); it becomes the outcome of the call that was on it, if any. */
-void td_sched_runner_gone(struct td_sched *sched, uint32_t runner,
-                          struct td_outcome **post_mortem, int64_t now);
+void td_sched_runner_gone(struct td_sched *sched, uint32_t runner, struct td_outcome **post_mortem,
+                          int64_t now);
 /* The runner's call waits for a map of its own: its slots go to others until it is back. */
 void td_sched_lent(struct td_sched *sched, uint32_t runner, bool lent, int64_t now);
 

@@ -25,7 +25,13 @@ struct td_window_counts {
     uint64_t taken;
 };
 
-enum td_window_call { TD_CALL_UNKNOWN, TD_CALL_WAITS, TD_CALL_RUNS, TD_CALL_FINISHED, TD_CALL_TAKEN };
+enum td_window_call {
+    TD_CALL_UNKNOWN,
+    TD_CALL_WAITS,
+    TD_CALL_RUNS,
+    TD_CALL_FINISHED,
+    TD_CALL_TAKEN
+};
 
 /* ordered: results are taken in the order of their calls, else as they finish. */
 int td_window_new(bool ordered, struct td_window **ret_window);

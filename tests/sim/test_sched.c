@@ -37,13 +37,13 @@ struct sim {
     uint64_t random;
     int64_t now;
     struct event events[EVENTS_MAX];
-    unsigned waiting[MAPS];      /* at the bus */
+    unsigned waiting[MAPS]; /* at the bus */
     unsigned next_index[MAPS];
     bool cancelled[MAPS];
     unsigned outcomes[MAPS][CALLS];
     unsigned fetched[MAPS][CALLS];
     unsigned attempts[MAPS][CALLS];
-    unsigned running;            /* runners that execute a call */
+    unsigned running; /* runners that execute a call */
     unsigned alive;
     unsigned most_alive;
 };
@@ -91,8 +91,7 @@ static void do_run(struct sim *sim, const struct td_action *action)
 {
     sim->attempts[action->map][action->index]++;
     assert_int_equal(action->attempt, sim->attempts[action->map][action->index]);
-    assert_int_equal(*(const uint8_t *)td_blob_bytes(action->args).data,
-                     (uint8_t)action->index);
+    assert_int_equal(*(const uint8_t *)td_blob_bytes(action->args).data, (uint8_t)action->index);
     struct event event = {.kind = EVENT_FINISH,
                           .at = sim->now + 1 + (int64_t)draw(sim, 200),
                           .runner = action->runner,
@@ -247,8 +246,8 @@ static void run_seed(uint64_t seed)
         for (unsigned i = 0; i < CALLS; i++)
             if (sim.outcomes[map][i] != sim.fetched[map][i])
                 fail_msg("seed %llu: call %u of map %llu was fetched %u times and has %u outcomes",
-                         (unsigned long long)seed, i, (unsigned long long)map,
-                         sim.fetched[map][i], sim.outcomes[map][i]);
+                         (unsigned long long)seed, i, (unsigned long long)map, sim.fetched[map][i],
+                         sim.outcomes[map][i]);
     }
     td_sched_free(sim.sched);
 }

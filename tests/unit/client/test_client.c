@@ -208,8 +208,8 @@ static void test_client_names_why_nothing_starts(void **state)
     (void)state;
     static const char nowhere[] = "/nowhere/runner";
     struct td_client *client = client_new();
-    struct td_map *map = map_new(
-        client, (struct td_spec){.runner = {.argv = {nowhere, sizeof nowhere}}});
+    struct td_map *map = map_new(client,
+                                 (struct td_spec){.runner = {.argv = {nowhere, sizeof nowhere}}});
     submit(map, "echo:x");
     struct td_outcome *outcome = next(map);
     assert_int_equal(outcome->status, TD_OUTCOME_NOT_STARTED);
