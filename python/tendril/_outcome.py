@@ -35,7 +35,7 @@ def value_of(outcome: Outcome) -> Any:
     """The result of a call that returned. Raises PicklingError when it cannot be read here."""
     assert outcome.value is not None
     try:
-        return pickle.loads(outcome.value)
+        return _pickling.loads_result(outcome.value)
     except Exception as error:
         raise errors.PicklingError(
             f"the result of call {outcome.index} cannot be read here: "
@@ -93,6 +93,8 @@ def _crashed(outcome: Outcome, who: str) -> errors.RunnerCrashed:
         except ValueError:
             name = f"signal {-outcome.code}"
         text = f"{who}: its runner was killed by {name}"
+        if name == "SIGKILL":
+            text += " (by somebody, or by the kernel because the machine ran out of memory)"
     else:
         name = None
         text = f"{who} ended its runner: exit code {outcome.code}"
@@ -106,7 +108,7 @@ def _raised(outcome: Outcome, name: str) -> BaseException:
     """The function's own exception, with the traceback over there as its cause."""
     assert outcome.value is not None
     try:
-        packed = pickle.loads(outcome.value)
+        packed = _pickling.loads_result(outcome.value)
     except Exception as error:
         packed = (None, "", "an exception", "", f"{type(error).__name__}: {error}")
     if packed[0] is not None:

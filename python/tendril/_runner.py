@@ -7,6 +7,7 @@ started by the supervisor with the words ``zygote`` or ``runner`` and the number
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import inspect
@@ -143,11 +144,18 @@ def _reseed() -> None:
         numpy_random.seed()
 
 
+def _volunteer_for_oom() -> None:
+    """When the machine runs out of memory, the kernel shall take a runner, not its caller."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")
+
+
 def _serve(channel: int) -> None:
     """Take calls until the connection closes."""
     global seat
     seat = connection = _tendril.Seat(channel)
     _tendril.adopt_orphans()
+    _volunteer_for_oom()
     _tendril.line_buffer_stdout()
     functions: dict[bytes, bytes | Callable[..., Any]] = {}
     connection.hello()
