@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -173,11 +174,30 @@ class Function:
             return self
         return Function(functools.partial(self._fn, instance), {**self._options, "name": self.name})
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """By name where the other side can import it, as with a plain function: the name leads
+        to this object there, and not to what is inside. Else whole."""
+        name = getattr(self, "__qualname__", "")
+        if self.__module__ == "__main__" or _find(self.__module__, name) is not self:
+            return self._whole()
+        return name
+
+    def _whole(self) -> tuple[Any, ...]:
         return Function, (self._fn, self._options)
 
     def __repr__(self) -> str:
         return f"<tendril.Function {self.name}>"
+
+
+def _find(module: str, name: str) -> Any:
+    """What a module calls by this name, with dots, or None."""
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+_pickling.send_whole(Function, Function._whole)
 
 
 def _check_options(options: dict[str, Any]) -> None:
@@ -188,12 +208,15 @@ def _check_options(options: dict[str, Any]) -> None:
             raise TypeError(f"{name} must be text, not {type(value).__name__}")
     n_workers = options["n_workers"]
     if isinstance(n_workers, (list, tuple)):
-        if len(n_workers) != 2 or not 0 <= n_workers[0] <= n_workers[1]:
+        least_most = [_units.count(bound, "n_workers") for bound in n_workers]
+        if len(least_most) != 2 or least_most[0] > least_most[1]:
             raise ValueError(f"n_workers must be [min, max], not {n_workers!r}")
     elif n_workers is not None:
         _units.count(n_workers, "n_workers")
     environ = options["environ"]
     if environ is not None:
+        if not isinstance(environ, Mapping):
+            raise TypeError(f"environ must map names to text, not be a {type(environ).__name__}")
         for key, value in environ.items():
             if not isinstance(key, str) or not isinstance(value, str) or "=" in key or not key:
                 raise TypeError(f"environ maps names to text, not {key!r} to {value!r}")
@@ -249,8 +272,10 @@ def function(
     options = dict(locals())
     del options["fn"]
     _check_options(options)
-    # What is not set is left out, so that a function and its pickle stay small.
-    options = {key: value for key, value in options.items() if value not in (None, False)}
+    # What is not set is left out, so that a function and its pickle stay small. A zero was set.
+    options = {
+        key: value for key, value in options.items() if value is not None and value is not False
+    }
     if fn is None:
         return lambda decorated: Function(decorated, options)
     return Function(fn, options)

@@ -7,10 +7,12 @@ installed goes by reference.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import pickle
 import sys
+from collections import ChainMap
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -70,6 +72,39 @@ class _LocalModules:
 _local = _LocalModules()
 
 
+class _Pickler(cloudpickle.Pickler):
+    """cloudpickle's, with what it lacks; see send_whole."""
+
+    dispatch_table = ChainMap({}, cloudpickle.Pickler.dispatch_table)
+
+
+def send_whole(kind: type, reduce: Callable[[Any], str | tuple[Any, ...]]) -> None:
+    """Say how objects of a type are taken apart when cloudpickle does the work."""
+    _Pickler.dispatch_table[kind] = reduce
+
+
+def _reduce_cached(fn: Any) -> str | tuple[Any, ...]:
+    """A function under functools.cache: it names itself to pickle, which is of no use where its
+    module cannot be imported. Then its function travels, and its cache starts empty."""
+    module = sys.modules.get(fn.__module__)
+    if fn.__module__ != "__main__" and module is not None and is_installed(module):
+        return fn.__qualname__
+    return _cached, (fn.__wrapped__, fn.cache_parameters())
+
+
+def _cached(fn: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
+    return functools.lru_cache(**parameters)(fn)
+
+
+send_whole(type(functools.cache(len)), _reduce_cached)
+
+
+def _cloud_dumps(value: Any) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file, protocol=PROTOCOL).dump(value)
+    return file.getvalue()
+
+
 def dumps(value: Any) -> bytes:
     """Pickle a value: the C pickler when that is enough, else cloudpickle.
 
@@ -80,17 +115,52 @@ def dumps(value: Any) -> bytes:
     try:
         data = pickle.dumps(value, protocol=PROTOCOL)
     except Exception:  # whatever it was, cloudpickle can do more, or says it better
-        return cloudpickle.dumps(value, protocol=PROTOCOL)
+        return _cloud_dumps(value)
     if _local.mentioned_in(data):
-        return cloudpickle.dumps(value, protocol=PROTOCOL)
+        return _cloud_dumps(value)
     return data
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads what a runner has sent: a class that this process knows already stays as it is.
+
+    cloudpickle sends a class of __main__ whole, also back to where it came from, and would put
+    the runner's copies of its methods, with copies of their globals, into the caller's class.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self._known: set[type] = set()
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        if module != "cloudpickle.cloudpickle":
+            return found
+        if name in ("_make_skeleton_class", "_make_skeleton_enum"):
+            return functools.partial(self._make, found)
+        return functools.partial(self._fill, found) if name == "_class_setstate" else found
+
+    def _make(self, make: Callable[..., type], *args: Any) -> type:
+        known = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])
+        if known is None:
+            return make(*args)
+        self._known.add(known)
+        return known
+
+    def _fill(self, fill: Callable[..., type], kind: type, *state: Any) -> type:
+        return kind if kind in self._known else fill(kind, *state)
+
+
+def loads_result(data: bytes) -> Any:
+    """Read a result or an exception that came back. Raises whatever reading raises."""
+    return _Unpickler(data).load() if b"cloudpickle" in data else pickle.loads(data)
 
 
 def dumps_function(fn: Callable[..., Any]) -> bytes:
     """Pickle a function with all that it refers to. Raises PicklingError."""
     _local.refresh()
     try:
-        return cloudpickle.dumps(fn, protocol=PROTOCOL)
+        return _cloud_dumps(fn)
     except Exception as error:
         name = getattr(fn, "__qualname__", repr(fn))
         raise PicklingError(f"function {name} cannot be sent: {explain(fn, error)}") from error
@@ -124,7 +194,7 @@ def _reason(error: BaseException) -> str:
 def _failure(value: Any) -> Exception | None:
     """The error that pickling this value gives, or None."""
     try:
-        cloudpickle.CloudPickler(io.BytesIO(), protocol=PROTOCOL).dump(value)
+        _cloud_dumps(value)
     except Exception as error:
         return error
     return None
