@@ -55,8 +55,8 @@ def size(value: float | str | list[Any] | None, name: str) -> int | None:
         value = _parse(value, _BYTES, name, '"16 GiB"')
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of bytes or text, not {type(value).__name__}")
-    if not value >= 1:
-        raise ValueError(f"{name} must be at least 1 byte, not {value}")
+    if not 1 <= value <= 2**60:
+        raise ValueError(f"{name} must be from 1 byte to 1024 PiB, not {value}")
     return int(value)
 
 
