@@ -14,6 +14,9 @@ from tendril import _pickling
 # there are cores would slow all of them down.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
+# Set anew for each test: runners that were started for it would serve one test only.
+_PASSING = "PYTEST_CURRENT_TEST"
+
 _BOOT = "import sys; sys.path[:] = {path!r}; from tendril import _runner; _runner.main({preload!r})"
 
 
@@ -50,6 +53,7 @@ def capture(fn: Any, environ: Mapping[str, str] | None, cpu: float | None) -> Su
     """
     boot = _BOOT.format(path=sys.path, preload=_pickling.packages_of(fn))
     variables = {**os.environ, **(environ or {})}
+    variables.pop(_PASSING, None)
     for name in _THREAD_VARIABLES:
         variables.setdefault(name, str(max(1, int(cpu or 1))))
     return Surroundings(
