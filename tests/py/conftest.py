@@ -20,9 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 import havoc
+import pytest
 
 # Before tendril is used: what the tests see must not depend on who runs them, and where.
 os.environ["TENDRIL_PLACE"] = "local"
