@@ -1,6 +1,7 @@
 #include "os/channel.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,6 +13,7 @@
 #include "base/err.h"
 #include "base/list.h"
 #include "base/mem.h"
+#include "os/clock.h"
 #include "os/fd.h"
 #include "os/loop.h"
 
@@ -54,6 +56,7 @@ struct td_channel {
     struct td_list out; /* struct outgoing.link */
     size_t queued;      /* bytes in out that are not sent */
     bool paused;
+    bool unread; /* the peer closed before it had read everything */
     bool closed;
     bool reading; /* inside a callback: freeing waits for it to return */
     bool freed;
@@ -100,6 +103,7 @@ static void fail(struct td_channel *channel, const char *reason)
 {
     if (channel->closed)
         return;
+    channel->unread |= !td_list_empty(&channel->out);
     shut(channel);
     channel->events->closed(channel->context, reason);
 }
@@ -152,6 +156,7 @@ static void flush(struct td_channel *channel)
             /* The peer is gone. Reading finds what it still said, then the end. Whatever the
              * reason was, nothing may follow half a frame. */
             (void)shutdown(channel->fd, SHUT_WR);
+            channel->unread = true;
             while (!td_list_empty(&channel->out))
                 outgoing_free(TD_CONTAINER(td_list_pop(&channel->out), struct outgoing, link));
             channel->queued = 0;
@@ -288,6 +293,8 @@ static int receive(struct td_channel *channel, const char **reason)
     if (got < 0 && (errno == EAGAIN || errno == EINTR))
         return 0;
     if (got <= 0) {
+        /* The kernel says so when a unix socket is closed with something left to read in it. */
+        channel->unread |= got < 0 && errno == ECONNRESET;
         *reason = got < 0 ? strerrordesc_np(errno) : "the other side closed the connection";
         return TD_ECLOSED;
     }
@@ -296,17 +303,27 @@ static int receive(struct td_channel *channel, const char **reason)
     return 1;
 }
 
-/* Hands over every whole frame in the buffer; false when the framing is broken. */
-static bool deliver_frames(struct td_channel *channel)
+static bool type_allowed(const struct td_channel *channel, size_t at)
+{
+    const struct td_channel_options *options = &channel->options;
+    return !options->types || memchr(options->types, channel->in.data[at], options->ntypes);
+}
+
+/* Hands over every whole frame in the buffer; what is wrong with the framing, or NULL. */
+static const char *deliver_frames(struct td_channel *channel)
 {
     size_t at = 0;
-    bool sound = true;
+    const char *wrong = NULL;
     while (!channel->freed && !channel->closed && !channel->paused &&
            channel->in.len - at >= HEADER_SIZE) {
         uint32_t length;
         memcpy(&length, channel->in.data + at, HEADER_SIZE);
         if (length > channel->options.frame_max) {
-            sound = false;
+            wrong = "a frame is longer than allowed";
+            break;
+        }
+        if (channel->in.len - at > HEADER_SIZE && !type_allowed(channel, at + HEADER_SIZE)) {
+            wrong = "a frame begins with an unexpected type";
             break;
         }
         if (channel->in.len - at - HEADER_SIZE < length)
@@ -320,7 +337,7 @@ static bool deliver_frames(struct td_channel *channel)
     td_buf_drop(&channel->in, at);
     if (channel->in.len == 0 && channel->in.cap > ((size_t)4 << 20))
         td_buf_done(&channel->in); /* a large value came through: give its memory back */
-    return sound;
+    return wrong;
 }
 
 static void read_frames(struct td_channel *channel, bool until_empty)
@@ -332,10 +349,10 @@ static void read_frames(struct td_channel *channel, bool until_empty)
     channel->reading = true;
     do {
         r = receive(channel, &reason);
-        if (r > 0 && !deliver_frames(channel)) {
-            reason = "a frame is longer than allowed";
+        if (r > 0)
+            reason = deliver_frames(channel);
+        if (r > 0 && reason)
             r = TD_EPROTO;
-        }
     } while (until_empty && r > 0 && !channel->freed && !channel->closed && !channel->paused);
     if (r < 0 && !channel->freed)
         fail(channel, reason);
@@ -370,9 +387,9 @@ void td_channel_pause(struct td_channel *channel, bool paused)
     if (paused || channel->reading)
         return;
     channel->reading = true; /* frames that arrived before the pause */
-    bool sound = deliver_frames(channel);
-    if (!sound && !channel->freed)
-        fail(channel, "a frame is longer than allowed");
+    const char *wrong = deliver_frames(channel);
+    if (wrong && !channel->freed)
+        fail(channel, wrong);
     channel->reading = false;
     if (channel->freed)
         release(channel);
@@ -381,6 +398,11 @@ void td_channel_pause(struct td_channel *channel, bool paused)
 size_t td_channel_queued(const struct td_channel *channel)
 {
     return channel->queued;
+}
+
+bool td_channel_unread(const struct td_channel *channel)
+{
+    return channel->unread;
 }
 
 int td_channel_new(struct td_loop *loop, int *fd, struct td_channel_options options,
@@ -418,4 +440,21 @@ struct td_channel *td_channel_free(struct td_channel *channel)
     if (!channel->reading)
         release(channel);
     return NULL;
+}
+
+struct td_channel *td_channel_hang_up(struct td_channel *channel, int64_t deadline_ns)
+{
+    char dropped[4096];
+    bool open = channel && !channel->closed;
+    if (open)
+        (void)shutdown(channel->fd, SHUT_WR); /* refused: the peer is gone, which is as well */
+    while (open) {
+        int64_t left_ns = deadline_ns - td_clock_now();
+        struct pollfd wanted = {.fd = channel->fd, .events = POLLIN};
+        if (left_ns <= 0 || poll(&wanted, 1, (int)(left_ns / TD_NS_PER_MS) + 1) == 0)
+            break;
+        ssize_t n = recv(channel->fd, dropped, sizeof dropped, MSG_DONTWAIT);
+        open = n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+    }
+    return td_channel_free(channel);
 }

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/bytes.h"
 
@@ -29,8 +30,11 @@ struct td_channel_events {
 };
 
 struct td_channel_options {
-    size_t frame_max; /* bytes */
-    size_t queue_max; /* bytes waiting to be sent */
+    size_t frame_max;     /* bytes */
+    size_t queue_max;     /* bytes waiting to be sent */
+    const uint8_t *types; /* what a frame's first byte may be; borrowed; NULL: anything. Nonsense is
+                             so found before waiting for as many bytes as its length claims. */
+    size_t ntypes;
 };
 
 /* Takes *fd on success. TD_ENOMEM, TD_ELIMIT, TD_ESYS. */
@@ -38,6 +42,11 @@ int td_channel_new(struct td_loop *loop, int *fd, struct td_channel_options opti
                    const struct td_channel_events *events, void *context,
                    struct td_channel **ret_channel, struct td_error *err);
 struct td_channel *td_channel_free(struct td_channel *channel); /* accepts NULL, returns NULL */
+
+/* Frees it too (accepts NULL, returns NULL), but first says that nothing more comes, also where a
+ * forked child holds a copy of the socket, and waits until the peer has closed its side or the
+ * deadline is there. What still arrives is dropped. */
+struct td_channel *td_channel_hang_up(struct td_channel *channel, int64_t deadline_ns);
 
 /* Sends head and tail as one frame; copies head, holds a reference to tail (may be NULL) until it
  * is out. TD_ECLOSED, TD_ENOMEM, TD_ELIMIT. */
@@ -60,5 +69,9 @@ void td_channel_pause(struct td_channel *channel, bool paused);
 void td_channel_read_now(struct td_channel *channel);
 
 size_t td_channel_queued(const struct td_channel *channel); /* bytes not yet taken by the socket */
+
+/* Inside closed(): the peer has not read all that was sent, so it never saw the end of the last
+ * frame. */
+bool td_channel_unread(const struct td_channel *channel);
 
 #endif

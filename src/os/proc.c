@@ -3,12 +3,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -129,6 +131,51 @@ int td_proc_spawn(char *const argv[], char *const env[], const char *cwd,
         return td_error_sys(err, r, argv[0]);
     *ret_pid = pid;
     return 0;
+}
+
+/* An order to td_proc_spawn, for a process that shares our memory. */
+struct apart {
+    char *const *argv;
+    char *const *env;
+    const char *cwd;
+    const struct td_proc_fd *fds;
+    size_t nfds;
+    struct td_error *err;
+    int result;
+};
+
+static int spawn_and_end(void *context)
+{
+    struct apart *apart = context;
+    pid_t ignored;
+    apart->result = td_proc_spawn(apart->argv, apart->env, apart->cwd, apart->fds, apart->nfds,
+                                  &ignored, apart->err);
+    return 0;
+}
+
+/* A process in between starts the program and ends, so that this is nobody's child. Like
+ * posix_spawn's own it runs on our memory while the calling thread waits (CLONE_VFORK), with a
+ * stack of its own and all signals blocked; it has no exit signal, so that only __WCLONE sees it. */
+int td_proc_spawn_apart(char *const argv[], char *const env[], const char *cwd,
+                        const struct td_proc_fd *fds, size_t nfds, struct td_error *err)
+{
+    enum { STACK_SIZE = 128 << 10, ALIGNMENT = 64 };
+    struct apart apart = {
+        .argv = argv, .env = env, .cwd = cwd, .fds = fds, .nfds = nfds, .err = err};
+    char *stack = td_alloc(STACK_SIZE + ALIGNMENT);
+    if (!stack)
+        return td_error_set(err, TD_ENOMEM, "%s: out of memory", argv[0]);
+    uintptr_t top = ((uintptr_t)stack + STACK_SIZE + ALIGNMENT) & ~(uintptr_t)(ALIGNMENT - 1);
+    sigset_t all, before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before); /* cannot fail: the arguments are valid */
+    pid_t between = clone(spawn_and_end, (void *)top, CLONE_VM | CLONE_VFORK, &apart);
+    int e = errno;
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL); /* as above */
+    while (between > 0 && waitpid(between, NULL, __WCLONE) < 0 && errno == EINTR)
+        continue;
+    td_free(stack);
+    return between < 0 ? td_error_sys(err, e, "clone") : apart.result;
 }
 
 int td_proc_pidfd(pid_t pid, int *ret_fd, struct td_error *err)
@@ -306,6 +353,34 @@ void td_proc_kill_tree(pid_t pid, bool spare_root)
     signal_marked(&known, SIGKILL);
     if (!spare_root)
         (void)kill(pid, SIGKILL);
+}
+
+void td_proc_end_below(void)
+{
+    enum { ROUNDS_MAX = 100 };
+    for (int round = 0; round < ROUNDS_MAX; round++) {
+        td_proc_kill_tree(getpid(), true);
+        pid_t pid = waitpid(-1, NULL, 0); /* SIGKILLed or already dead: does not block long */
+        while (pid > 0)
+            pid = waitpid(-1, NULL, WNOHANG);
+        if (pid < 0 && errno == ECHILD)
+            break;
+    }
+}
+
+/* "pid (name) state parent group session terminal foreground flags ..." */
+bool td_proc_ending(pid_t pid)
+{
+    enum { FLAGS_AFTER_STATE = 6, FLAG_EXITING = 4 }; /* PF_EXITING of linux/sched.h */
+    char text[512];
+    uint64_t flags;
+    if (read_proc(pid, "stat", text, sizeof text) <= 0)
+        return true;
+    const char *at = strrchr(text, ')');
+    at = at ? strchr(at, ' ') : NULL;
+    for (int i = 0; i < FLAGS_AFTER_STATE && at; i++)
+        at = strchr(at + 1, ' ');
+    return at && td_text_u64(at + 1, td_text_digits(at + 1), &flags) == 0 && flags & FLAG_EXITING;
 }
 
 static uint64_t rss_bytes(pid_t pid)

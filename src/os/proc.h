@@ -24,6 +24,11 @@ struct td_proc_fd {
 int td_proc_spawn(char *const argv[], char *const env[], const char *cwd,
                   const struct td_proc_fd *fds, size_t nfds, pid_t *ret_pid, struct td_error *err);
 
+/* The same, as a child of nobody here: it belongs to init, or to the nearest subreaper above us.
+ * The program that we are a guest in gets no SIGCHLD and sees no unknown child in wait(). */
+int td_proc_spawn_apart(char *const argv[], char *const env[], const char *cwd,
+                        const struct td_proc_fd *fds, size_t nfds, struct td_error *err);
+
 /* A descriptor that becomes readable when the process ends. TD_ENOTFOUND when it has ended. */
 int td_proc_pidfd(pid_t pid, int *ret_fd, struct td_error *err);
 
@@ -34,6 +39,13 @@ size_t td_proc_children(pid_t parent, pid_t *ret_pids, size_t max);
  * kills. A descendant that was orphaned is found when an ancestor below `pid` or `pid` itself is
  * its reaper (PR_SET_CHILD_SUBREAPER). With `spare_root` only the descendants. */
 void td_proc_kill_tree(pid_t pid, bool spare_root);
+
+/* Ends and reaps every descendant of this process; what they leave behind comes to us only if we
+ * are a subreaper. Single-threaded processes. */
+void td_proc_end_below(void);
+
+/* Is it gone, or on its way: has its end begun, even if it cannot be waited for yet? */
+bool td_proc_ending(pid_t pid);
 
 /* Resident bytes of a process and all its descendants; 0 when it is gone. Shared pages count in
  * each process that has them. */

@@ -1,0 +1,203 @@
+#include "base/attr.h"
+#include "base/mem.h"
+#include "task/outcome.h"
+#include "task/sched_internal.h"
+
+static bool next_finish(struct td_sched *sched, struct td_action *ret_action)
+{
+    struct td_list *node = td_list_pop(&sched->done);
+    if (!node)
+        return false;
+    struct call *call = TD_CONTAINER(node, struct call, link);
+    struct map *map = call->map;
+    *ret_action = (struct td_action){.type = TD_ACTION_FINISH,
+                                     .map = map->spec.id,
+                                     .index = call->outcome->index,
+                                     .attempt = call->outcome->attempt,
+                                     .outcome = TD_TAKE(call->outcome)};
+    td_call_free(sched, call);
+    td_lane_settle(sched, map);
+    return true;
+}
+
+static bool next_drop(struct td_sched *sched, struct td_action *ret_action)
+{
+    if (td_list_empty(&sched->dropped))
+        return false;
+    struct map *map = TD_CONTAINER(sched->dropped.next, struct map, link);
+    *ret_action = (struct td_action){.type = TD_ACTION_DROP, .map = map->spec.id};
+    td_lane_free(sched, map);
+    return true;
+}
+
+static bool next_kill(struct td_sched *sched, struct td_action *ret_action)
+{
+    TD_LIST_EACH(node, &sched->runners) {
+        struct runner *runner = TD_CONTAINER(node, struct runner, link);
+        if (!runner->kill_due)
+            continue;
+        runner->kill_due = false;
+        *ret_action = (struct td_action){.type = TD_ACTION_KILL, .runner = runner->id};
+        return true;
+    }
+    return false;
+}
+
+/* The most recently used idle runner of a profile: it is the warmest. */
+static struct runner *idle_of(const struct td_sched *sched, const struct profile *profile)
+{
+    for (struct td_list *node = sched->runners.prev; node != &sched->runners; node = node->prev) {
+        struct runner *runner = TD_CONTAINER(node, struct runner, link);
+        if (runner->state == RUNNER_IDLE && runner->profile == profile)
+            return runner;
+    }
+    return NULL;
+}
+
+static bool next_run(struct td_sched *sched, int64_t now, struct td_action *ret_action)
+{
+    TD_LIST_EACH(node, &sched->ready) {
+        struct call *call = TD_CONTAINER(node, struct call, link);
+        struct runner *runner = idle_of(sched, call->map->profile);
+        if (!runner)
+            continue;
+        int64_t timeout = call->map->spec.timeout_ns;
+        if (timeout > 0 && td_heap_set(&sched->timers, &call->when, now + timeout) < 0)
+            continue; /* no memory for the timeout: wait until there is some */
+        runner->state = RUNNER_BUSY;
+        runner->call = call;
+        td_list_remove(&call->link);
+        call->runner = runner;
+        td_call_move(sched, call, CALL_RUNNING);
+        call->outcome->attempt++;
+        call->outcome->started_ns = now;
+        *ret_action = (struct td_action){.type = TD_ACTION_RUN,
+                                         .runner = runner->id,
+                                         .profile = runner->profile->id,
+                                         .map = call->map->spec.id,
+                                         .index = call->outcome->index,
+                                         .attempt = call->outcome->attempt,
+                                         .args = call->args};
+        return true;
+    }
+    return false;
+}
+
+/* Makes room for one more runner: true when there is some now, or the longest idle runner of
+ * another profile was told to go. */
+static bool make_room(struct td_sched *sched, const struct profile *wanted)
+{
+    if (sched->runner_by_id.len < sched->options.runners_max)
+        return true;
+    TD_LIST_EACH(node, &sched->runners) {
+        struct runner *runner = TD_CONTAINER(node, struct runner, link);
+        if (runner->state == RUNNER_STOPPING)
+            return false; /* its place is free soon */
+        if (runner->state == RUNNER_IDLE && runner->profile != wanted) {
+            td_runner_any_to_stopping(runner);
+            return false;
+        }
+    }
+    return false;
+}
+
+/* Every runner waits for a nested map, and no place is left for one that could do the work. */
+static bool starved(const struct td_sched *sched)
+{
+    TD_LIST_EACH(node, &sched->runners)
+        if (!TD_CONTAINER(node, struct runner, link)->lent)
+            return false;
+    return sched->runner_by_id.len >= sched->options.runners_max;
+}
+
+static bool start_runner(struct td_sched *sched, struct profile *profile,
+                         struct td_action *ret_action)
+{
+    struct runner *runner = td_alloc_zero(sizeof *runner);
+    if (!runner)
+        return false;
+    runner->id = sched->last_runner + 1;
+    if (td_idmap_put(&sched->runner_by_id, runner->id, runner) < 0) {
+        td_free(runner);
+        return false;
+    }
+    sched->last_runner++;
+    runner->profile = profile;
+    runner->state = RUNNER_STARTING;
+    profile->runners++;
+    profile->starting++;
+    td_list_append(&sched->runners, &runner->link);
+    *ret_action = (struct td_action){
+        .type = TD_ACTION_START, .runner = runner->id, .profile = profile->id};
+    return true;
+}
+
+/* Ready calls that no runner is coming up for. They are few: fetching stops at the slots. */
+static unsigned uncovered(const struct td_sched *sched, const struct profile *profile)
+{
+    unsigned ready = 0;
+    TD_LIST_EACH(node, &sched->ready)
+        ready += TD_CONTAINER(node, struct call, link)->map->profile == profile;
+    return ready > profile->starting ? ready - profile->starting : 0;
+}
+
+static bool next_start(struct td_sched *sched, int64_t now, struct td_action *ret_action)
+{
+    TD_LIST_EACH_SAFE(node, &sched->ready) {
+        struct call *call = TD_CONTAINER(node, struct call, link);
+        struct profile *profile = call->map->profile;
+        if (profile->failures && now < profile->start_at_ns)
+            continue;
+        if (uncovered(sched, profile) == 0)
+            continue;
+        if (make_room(sched, profile))
+            return start_runner(sched, profile, ret_action);
+        if (starved(sched)) {
+            call->outcome->attempt++;
+            td_call_any_to_done(sched, call, TD_OUTCOME_NOT_STARTED);
+            return next_finish(sched, ret_action);
+        }
+    }
+    return false;
+}
+
+static bool next_fetch(struct td_sched *sched, struct td_action *ret_action)
+{
+    if (sched->used >= sched->options.slots)
+        return false;
+    TD_LIST_EACH(node, &sched->maps) {
+        struct map *map = TD_CONTAINER(node, struct map, link);
+        unsigned cost = map->spec.cost;
+        bool fits = sched->used + cost <= sched->options.slots || sched->used == 0;
+        if (map->cancelled || map->backlog == 0 || !fits ||
+            map->waiting >= sched->options.waiting_max)
+            continue;
+        map->backlog--;
+        map->asked++;
+        sched->used += cost;
+        td_list_remove(&map->link); /* its next turn comes after everybody else's */
+        td_list_append(&sched->maps, &map->link);
+        *ret_action = (struct td_action){.type = TD_ACTION_FETCH, .map = map->spec.id, .count = 1};
+        return true;
+    }
+    return false;
+}
+
+bool td_sched_next(struct td_sched *sched, int64_t now, struct td_action *ret_action)
+{
+    sched->seen_ns = now;
+    return next_finish(sched, ret_action) || next_run(sched, now, ret_action) ||
+           next_fetch(sched, ret_action) || next_start(sched, now, ret_action) ||
+           next_kill(sched, ret_action) || next_drop(sched, ret_action);
+}
+
+bool td_sched_runner_call(const struct td_sched *sched, uint32_t id, uint64_t *ret_map,
+                          uint64_t *ret_index)
+{
+    const struct runner *runner = td_idmap_get(&sched->runner_by_id, id);
+    if (!runner || !runner->call)
+        return false;
+    *ret_map = runner->call->map->spec.id;
+    *ret_index = runner->call->outcome->index;
+    return true;
+}
