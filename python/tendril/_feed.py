@@ -9,11 +9,14 @@ from typing import Any
 
 from tendril import _pickling, _tendril
 from tendril._outcome import pack_exception
-from tendril.errors import PicklingError
+from tendril.errors import PicklingError, TendrilError
 
 SIZED_SPAN = 1 << 20  # calls of a sized input that are submitted ahead of their results
 LAZY_SPAN = 1 << 10  # the same when the length is not known
 BYTES = 256 << 20  # pickled inputs on their way, about
+
+# Statuses that are about the map, and not about one call.
+_ENDED = frozenset({"TD_ECANCELLED", "TD_ECLOSED", "TD_EFORKED"})
 
 
 class Feeder:
@@ -55,4 +58,10 @@ class Feeder:
             return
         self._bytes += len(payload)
         self._calls += 1
-        self._core.submit(payload)
+        try:
+            self._core.submit(payload)
+        except _tendril.Error as error:
+            status, text = error.args
+            if status in _ENDED:
+                raise
+            self._core.reject(pack_exception(TendrilError(text)))

@@ -6,7 +6,7 @@ import concurrent.futures
 from typing import Any
 
 from tendril import _tendril
-from tendril._outcome import Outcome, error_of, value_of
+from tendril._outcome import Outcome, error_of, tame, value_of
 from tendril._session import Session
 
 
@@ -49,7 +49,7 @@ class Future(concurrent.futures.Future):
             if outcome.ok:
                 self.set_result(self._value(outcome))
             else:
-                self.set_exception(error_of(outcome, self._name))
+                self.set_exception(tame(error_of(outcome, self._name), 0, self._name))
         except concurrent.futures.InvalidStateError:
             pass  # cancelled in this moment
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tendril import _progress, _tendril, errors
 from tendril._feed import Feeder
-from tendril._outcome import Outcome, error_of, value_of
+from tendril._outcome import Outcome, error_of, tame, value_of
 from tendril._session import Session
 
 Errors = Literal["raise", "return", "skip"]
@@ -56,7 +56,7 @@ def raise_core_error(error: _tendril.Error, what: str) -> None:
         raise errors.ClosedError(f"{what}: the session is closed") from None
     if status == "TD_EFORKED":
         raise errors.ForkedError(f"{what}: {text}") from None
-    raise error
+    raise errors.TendrilError(f"{what}: {text}") from None
 
 
 class Map:
@@ -109,7 +109,7 @@ class Map:
             if len(self._failures) < FAILURES_MAX:
                 self._failures.append(Failure(outcome.index, error, outcome.attempt))
             if self._errors == "raise":
-                raise error
+                raise tame(error, outcome.index, self._name)
             if self._errors == "return":
                 return error
 
@@ -153,6 +153,9 @@ class Map:
         if self._length is None:
             raise TypeError("the length of this map's input is not known beforehand")
         return self._length
+
+    def __bool__(self) -> bool:
+        return True  # as other iterators: neither empty nor without a length
 
     def __length_hint__(self) -> int:
         return 0 if self._length is None else max(0, self._length - self._core.counts()[4])

@@ -69,6 +69,15 @@ def error_of(outcome: Outcome, name: str) -> BaseException:
     return _fill(error, outcome)
 
 
+def tame(error: BaseException, index: int, name: str) -> BaseException:
+    """What to raise for it where StopIteration would mean something else: the end of a loop."""
+    if not isinstance(error, StopIteration):
+        return error
+    tamed = RuntimeError(f"{name}: call {index} raised StopIteration")
+    tamed.__cause__ = error
+    return tamed
+
+
 def _fill(error: errors.CallError, outcome: Outcome) -> errors.CallError:
     error.index = outcome.index
     error.attempts = outcome.attempt
