@@ -27,7 +27,7 @@ all: apt-build pip-run pip-build $(BUILD)/dev/build.ninja
 
 demo: ## the job of the README on this machine, with a local S3 server
 demo: all pip-demo
-	$(PY) demo/run.py
+	$(PY) -m demo
 
 test: ## every test: C unit tests, simulations, a short fuzz run, Python tests
 test: test-c test-fuzz test-python
@@ -106,7 +106,7 @@ pip-%: $(VENV)/.tendril/venv
 	@$(PY) scripts/install-pip $*
 
 # Each use of the C sources has a build folder of its own; ninja keeps it up to date.
-SETUP = @log=$$(meson setup $(if $(wildcard $(@D)/build.ninja),--wipe) $(@D) $(1) 2>&1) || \
+SETUP = @log=$$($(2) meson setup $(if $(wildcard $(@D)/build.ninja),--wipe) $(@D) $(1) 2>&1) || \
 	{ echo "$$log"; rm -f $@; exit 1; }
 
 $(BUILD)/dev/build.ninja: $(VENV)/.tendril/venv | pip-build
@@ -114,7 +114,7 @@ $(BUILD)/dev/build.ninja: $(VENV)/.tendril/venv | pip-build
 $(BUILD)/unit/build.ninja: $(VENV)/.tendril/venv | pip-build
 	$(call SETUP,--werror -Dpython=disabled -Dtests=enabled)
 $(BUILD)/lint/build.ninja: $(VENV)/.tendril/venv | pip-build
-	$(call SETUP,--werror -Dpython=enabled -Dtests=enabled)
+	$(call SETUP,--werror -Dpython=enabled -Dtests=enabled,CC=clang)
 $(BUILD)/asan/build.ninja: $(VENV)/.tendril/venv | pip-build
 	$(call SETUP,-Db_sanitize=address$(,)undefined -Dpython=disabled -Dtests=enabled)
 $(BUILD)/tsan/build.ninja: $(VENV)/.tendril/venv | pip-build
