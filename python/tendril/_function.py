@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from tendril import _environment, _pickling, _place, _tendril, _units
-from tendril._map import ERRORS, Errors, Map, raise_core_error
-from tendril._outcome import Outcome, error_of, value_of
+from tendril._map import ERRORS, Errors, Map, core_error
+from tendril._outcome import error_of, value_of
 from tendril._session import Session, get_session
 from tendril.errors import NotAvailable
 
@@ -77,14 +77,12 @@ class Function:
         session, core = self._open(notify=False)
         try:
             core.submit(payload)
-            outcome = Outcome(*core.next(None))
+            outcome = session.next_outcome(core)
         except _tendril.Error as error:
-            raise_core_error(error, self.name)
-            raise
+            raise core_error(error, self.name) from None
         except BaseException:
             core.cancel()
             raise
-        session.print_output()
         if outcome.ok:
             return value_of(outcome)
         raise error_of(outcome, self.name)
@@ -100,7 +98,8 @@ class Function:
             core.submit(payload)
             core.end()
         except _tendril.Error as error:
-            raise_core_error(error, self.name)
+            session.forget_notice(core.id)
+            raise core_error(error, self.name) from None
         return future
 
     def map(
@@ -164,8 +163,7 @@ class Function:
                 notify=notify,
             )
         except _tendril.Error as error:
-            raise_core_error(error, self.name)
-            raise
+            raise core_error(error, self.name) from None
         return session, core
 
     def __get__(self, instance: Any, owner: type | None = None) -> Function:

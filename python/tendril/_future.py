@@ -6,7 +6,8 @@ import concurrent.futures
 from typing import Any
 
 from tendril import _tendril
-from tendril._outcome import Outcome, error_of, tame, value_of
+from tendril._map import core_error
+from tendril._outcome import error_of, tame, value_of
 from tendril._session import Session
 
 
@@ -43,19 +44,25 @@ class Future(concurrent.futures.Future):
         return self._core.logs(0, 0)[0].decode("utf-8", "replace")
 
     def _complete(self) -> None:
-        """The outcome is there. Called by the session's thread."""
-        outcome = Outcome(*self._core.next(None))
+        """The outcome is there, or will never be. Called by the session's thread, and by whoever
+        closes the session."""
         try:
-            if outcome.ok:
-                self.set_result(self._value(outcome))
+            value, error = self._settled()
+            if error is None:
+                self.set_result(value)
             else:
-                self.set_exception(tame(error_of(outcome, self._name), 0, self._name))
+                self.set_exception(error)
         except concurrent.futures.InvalidStateError:
             pass  # cancelled in this moment
 
-    def _value(self, outcome: Outcome) -> Any:
+    def _settled(self) -> tuple[Any, BaseException | None]:
+        """The result, or None and the exception."""
         try:
-            return value_of(outcome)
+            outcome = self._session.next_outcome(self._core)
+            if outcome.ok:
+                return value_of(outcome), None
+        except _tendril.Error as error:
+            return None, core_error(error, self._name)
         except Exception as error:
-            self.set_exception(error)
-            raise concurrent.futures.InvalidStateError from error
+            return None, error
+        return None, tame(error_of(outcome, self._name), 0, self._name)

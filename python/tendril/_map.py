@@ -47,16 +47,18 @@ class Stats:
     peak_bytes: int
 
 
-def raise_core_error(error: _tendril.Error, what: str) -> None:
-    """Turn a status of the core into an exception that says what to do."""
+def core_error(error: _tendril.Error, what: str) -> errors.TendrilError:
+    """A status of the core as an exception that says what to do."""
     status, text = error.args
-    if status == "TD_ECANCELLED":
-        raise errors.Cancelled(f"{what} was cancelled") from None
-    if status == "TD_ECLOSED":
-        raise errors.ClosedError(f"{what}: the session is closed") from None
-    if status == "TD_EFORKED":
-        raise errors.ForkedError(f"{what}: {text}") from None
-    raise errors.TendrilError(f"{what}: {text}") from None
+    match status:
+        case "TD_ECANCELLED":
+            return errors.Cancelled(f"{what} was cancelled")
+        case "TD_ECLOSED":
+            return errors.ClosedError(f"{what}: the session is closed")
+        case "TD_EFORKED":
+            return errors.ForkedError(f"{what}: {text}")
+        case _:
+            return errors.TendrilError(f"{what}: {text}")
 
 
 class Map:
@@ -116,18 +118,16 @@ class Map:
     def _next_outcome(self) -> Outcome:
         self._read = True
         try:
-            outcome = Outcome(*self._core.next(None))
+            outcome = self._session.next_outcome(self._core)
         except StopIteration:
             self._finish()
             raise self._end_of_input() from None
         except _tendril.Error as error:
             self._finish()
-            raise_core_error(error, self._name)
-            raise
+            raise core_error(error, self._name) from None
         except BaseException:  # Ctrl-C, or whatever a signal handler raised
             self.cancel()
             raise
-        self._session.print_output()
         self._busy_ns += outcome.duration_ns
         self._longest_ns = max(self._longest_ns, outcome.duration_ns)
         self._peak_bytes = max(self._peak_bytes, outcome.peak_bytes)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tendril import _tendril
+from tendril._outcome import Outcome
 from tendril.errors import ClosedError, ConfigurationError, ForkedError
 
 _FORKED = (
@@ -56,26 +57,40 @@ class Session:
     def remove_ticker(self, tick: Callable[[], None]) -> None:
         self._tickers.discard(tick)
 
+    def next_outcome(self, core: _tendril.Map) -> Outcome:
+        """The map's next outcome, after writing what was printed before it. The thread that
+        reads writes, so that its own prints and those of its calls do not run into each other.
+        """
+        while (record := core.next(None)) is None:
+            self.print_output()
+        self.print_output()
+        return Outcome(*record)
+
     def print_output(self) -> None:
         """Write what calls have written so far to sys.stdout and sys.stderr."""
         with self._print_lock:
             while (output := self.client.take_output()) is not None:
                 _, _, stream, data = output
                 text = data.decode("utf-8", "replace")
-                _write(sys.stdout if stream == 1 else sys.stderr, text)
+                # A stream that is closed, or broken otherwise, has no reader; map.logs has the
+                # text. No result may be lost for it.
+                with contextlib.suppress(Exception):
+                    _write(sys.stdout if stream == 1 else sys.stderr, text)
 
     def _run(self) -> None:
         try:
             while True:
                 self.client.wait(_REFRESH_S if self._tickers else None)
-                with contextlib.suppress(OSError, ValueError):  # stdout is closed: nobody reads
-                    self.print_output()
+                self.print_output()
                 while (map_id := self.client.take_notice()) is not None:
                     callback = self._notices.pop(map_id, None)
                     if callback is not None:
                         callback()
                 for tick in list(self._tickers):
-                    tick()
+                    try:
+                        tick()
+                    except Exception:  # what it draws on is closed
+                        self.remove_ticker(tick)
         except _tendril.Error:  # closed
             return
 
@@ -84,6 +99,9 @@ class Session:
         self.client.close()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+        for map_id in list(self._notices):
+            if (callback := self._notices.pop(map_id, None)) is not None:
+                callback()  # a future of the closed session: whoever waits for it hears of that
 
 
 def _write(stream: Any, text: str) -> None:
@@ -95,10 +113,19 @@ def _write(stream: Any, text: str) -> None:
     tqdm_std = sys.modules.get("tqdm.std")
     if tqdm_std is not None and getattr(tqdm_std.tqdm, "_instances", None):
         with tqdm_std.tqdm.external_write_mode(file=stream):
-            stream.write(text)
+            _write_any(stream, text)
     else:
-        stream.write(text)
+        _write_any(stream, text)
     stream.flush()
+
+
+def _write_any(stream: Any, text: str) -> None:
+    """Write what the stream's encoding has, and the rest as escapes."""
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        encoding = getattr(stream, "encoding", None) or "ascii"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _cores_from_environment() -> int:
