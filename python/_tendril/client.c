@@ -40,7 +40,7 @@ static int waited(PyObject *self, int r, bool *again)
     *again = false;
     if (r == 0)
         return 1;
-    if (r == TD_ETIMEOUT)
+    if (r == TD_ETIMEOUT || r == TD_EAGAIN)
         return 0;
     if (r == TD_EINTR && PyErr_CheckSignals() == 0) {
         *again = true;
@@ -75,8 +75,8 @@ static PyObject *outcome_tuple(const struct td_outcome *outcome)
 PyDoc_STRVAR(map_next_doc,
              "next(timeout) -> tuple | None\n--\n\n"
              "The next outcome (index, status, attempt, value, code, pid, started_ns, duration_ns, "
-             "peak_bytes, limit_bytes, last_output, detail); None when `timeout` seconds passed; "
-             "StopIteration when all were delivered.");
+             "peak_bytes, limit_bytes, last_output, detail); None when `timeout` seconds passed or "
+             "output is waiting; StopIteration when all were delivered.");
 static PyObject *map_next(PyObject *self, PyObject *arg)
 {
     int64_t deadline;
@@ -362,9 +362,10 @@ static PyObject *client_map(PyObject *self, PyObject *args, PyObject *kwargs)
         object = (struct map_object *)state->map_type->tp_alloc(state->map_type, 0); /* new */
         if (!object)
             return NULL;
-        r = td_map_new(client, spec,
-                       (struct td_map_options){.ordered = ordered != 0, .notify = notify != 0},
-                       &object->map, &err);
+        r = td_map_new(
+            client, spec,
+            (struct td_map_options){.ordered = ordered != 0, .notify = notify != 0, .relay = true},
+            &object->map, &err);
     }
     if (r == 0)
         return (PyObject *)object;

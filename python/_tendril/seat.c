@@ -157,8 +157,8 @@ static PyObject *seat_ready(PyObject *self, PyObject *arg)
     return send(self, &message, NULL, 0);
 }
 
-PyDoc_STRVAR(forked_doc, "forked(runner, pid)\n--\n\nA zygote forked that runner; pid 0: it "
-                         "could not.");
+PyDoc_STRVAR(forked_doc, "forked(runner, pid)\n--\n\nA zygote forked that runner; or it could not, "
+                         "and pid is minus the number of the error.");
 static PyObject *seat_forked(PyObject *self, PyObject *args)
 {
     unsigned runner;

@@ -105,9 +105,12 @@ class Map:
     def __next__(self) -> Any:
         while True:
             outcome = self._next_outcome()
-            if outcome.ok:
-                return value_of(outcome)
-            error = error_of(outcome, self._name)
+            try:
+                if outcome.ok:
+                    return value_of(outcome)
+                error = error_of(outcome, self._name)
+            except errors.PicklingError as unreadable:
+                error = unreadable
             if len(self._failures) < FAILURES_MAX:
                 self._failures.append(Failure(outcome.index, error, outcome.attempt))
             if self._errors == "raise":

@@ -185,8 +185,12 @@ def _named_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[
         yield f"argument {name}", value
 
 
+def _is_recursion(error: BaseException) -> bool:
+    return isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError)
+
+
 def _reason(error: BaseException) -> str:
-    if isinstance(error, RecursionError):
+    if _is_recursion(error):
         return "it is nested too deeply (RecursionError)"
     return f"{type(error).__name__}: {error}"
 
@@ -204,7 +208,8 @@ def explain(value: Any, error: BaseException) -> str:
     """Words for a failed pickling: the path to the innermost part that fails, and the reason."""
     path, part, reason = "", value, error
     seen: set[int] = set()
-    while id(part) not in seen and len(seen) < 50:
+    steps_max = 3 if _is_recursion(error) else 50  # then no part is worse than the others
+    while id(part) not in seen and len(seen) < steps_max:
         seen.add(id(part))
         for step, child in _children(part):
             child_error = _failure(child)

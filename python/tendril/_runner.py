@@ -8,6 +8,7 @@ started by the supervisor with the words ``zygote`` or ``runner`` and the number
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import inspect
@@ -28,6 +29,8 @@ from tendril._outcome import pack_exception
 _OK = _tendril.OUTCOME_OK
 _RAISED = _tendril.OUTCOME_RAISED
 
+_END_S = 10.0  # a runner without connection is killed, much sooner than this
+
 # The connection of this process when it is a runner: what a nested map asks for its pool.
 seat: _tendril.Seat | None = None
 
@@ -39,15 +42,14 @@ def main(preload: list[str]) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
     _tendril.die_with(os.getppid())
+    os.set_inheritable(fd, False)
     if role == "zygote":
         _zygote(fd, preload)
     else:
-        os.set_inheritable(fd, False)
-        _serve(fd)
+        _serve_and_exit(fd)
 
 
 def _zygote(fd: int, preload: list[str]) -> None:
-    os.set_inheritable(fd, False)
     orders = _tendril.Seat(fd)
     for name in preload:
         try:
@@ -68,24 +70,27 @@ def _fork(
     """Fork a runner as a grandchild, so that it becomes the supervisor's child."""
     try:
         middle = os.fork()
-    except OSError:
-        orders.forked(runner, 0)
-        middle = -1
-    if middle == 0:
-        _fork_again(orders, orders_fd, runner, channel, out, err)
+        if middle == 0:
+            _fork_again(orders, orders_fd, runner, channel, out, err)
+        _, status = os.waitpid(middle, 0)
+        failed = os.waitstatus_to_exitcode(status)
+    except ChildProcessError:  # a package has SIGCHLD ignored: the process between has said it
+        failed = 0
+    except OSError as error:  # no memory for another process, or too many of them
+        failed = error.errno or errno.ENOMEM
     for number in (channel, out, err):
         os.close(number)
-    if middle > 0:
-        os.waitpid(middle, 0)
+    if failed:
+        orders.forked(runner, -failed if failed > 0 else -errno.ENOMEM)
 
 
 def _fork_again(
     orders: _tendril.Seat, orders_fd: int, runner: int, channel: int, out: int, err: int
 ) -> None:
-    code = 1
+    """In the process between: exits by 0, or by the number of the error that kept it from forking."""
+    code = errno.ENOMEM
     try:
-        middle = os.getpid()
-        middle_fd = os.pidfd_open(middle)
+        middle_fd = os.pidfd_open(os.getpid())
         pid = os.fork()
         if pid > 0:
             orders.forked(runner, pid)
@@ -93,26 +98,31 @@ def _fork_again(
             return
         os.close(orders_fd)
         _become_runner(middle_fd, channel, out, err)
-    except OSError:
-        orders.forked(runner, 0)
+    except OSError as error:
+        code = error.errno or code
     finally:
         os._exit(code)
 
 
 def _become_runner(middle_fd: int, channel: int, out: int, err: int) -> None:
     """In the grandchild: cut what ties it to the zygote, then serve until the end."""
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.close(out)
+    os.close(err)
+    os.setsid()
+    poll = select.poll()
+    poll.register(middle_fd, select.POLLIN)
+    poll.poll()  # until our parent has ended and the supervisor is our parent
+    os.close(middle_fd)
+    _tendril.die_with(os.getppid())
+    _serve_and_exit(channel)
+
+
+def _serve_and_exit(channel: int) -> None:
+    """Serve until the end, which waits for nobody: no other thread, no atexit function."""
     code = 1
     try:
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        os.close(out)
-        os.close(err)
-        os.setsid()
-        poll = select.poll()
-        poll.register(middle_fd, select.POLLIN)
-        poll.poll()  # until our parent has ended and the supervisor is our parent
-        os.close(middle_fd)
-        _tendril.die_with(os.getppid())
         _reseed()
         gc.unfreeze()
         _serve(channel)
@@ -122,10 +132,26 @@ def _become_runner(middle_fd: int, channel: int, out: int, err: int) -> None:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        _tendril.flush_stdout()
+        _flush()
         os._exit(code)
+
+
+def _output() -> list[tuple[int, int]]:
+    """Which files the descriptors 1 and 2 are; a call may have closed them, or put others there."""
+    found = []
+    for fd in (1, 2):
+        with contextlib.suppress(OSError):
+            state = os.fstat(fd)
+            found.append((state.st_dev, state.st_ino))
+    return found
+
+
+def _flush() -> None:
+    """Write out what Python's and C's streams hold, as far as the call has left them in order."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    _tendril.flush_stdout()
 
 
 def _exit_code(error: SystemExit) -> int:
@@ -151,8 +177,10 @@ def _volunteer_for_oom() -> None:
 
 
 def _serve(channel: int) -> None:
-    """Take calls until the connection closes."""
+    """Take calls until the connection closes; then the supervisor ends this process."""
     global seat
+    own = os.getpid()
+    output = _output()
     seat = connection = _tendril.Seat(channel)
     _tendril.adopt_orphans()
     _volunteer_for_oom()
@@ -165,19 +193,23 @@ def _serve(channel: int) -> None:
             _, map_id, index, attempt, key, payload = message
             started = time.perf_counter_ns()
             status, value = _run(functions, key, payload)
+            if os.getpid() != own:
+                os._exit(0)  # a copy of us that the call forked: it is not for it to answer
             duration = time.perf_counter_ns() - started
             del payload, message
-            sys.stdout.flush()
-            sys.stderr.flush()
-            _tendril.flush_stdout()
+            _flush()
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            retire = _tendril.children_left()
-            connection.finish(map_id, index, attempt, status, retire, duration, peak, value)
+            retire = _tendril.children_left() or _output() != output
+            try:
+                connection.finish(map_id, index, attempt, status, retire, duration, peak, value)
+            except _tendril.Error:
+                break  # the call has closed it
             del value
         elif kind == "function":
             functions[message[1]] = message[2]
         elif kind == "forget":
             functions.pop(message[1], None)
+    time.sleep(_END_S)  # whoever closed it, the death that is told is not to look like our wish
 
 
 def _run(

@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/attr.h"
 #include "base/blob.h"
@@ -22,12 +21,14 @@
 enum {
     OUTPUT_MAX = 4 << 20, /* bytes that wait for the reader before runners are muted */
     OUTPUT_ITEM_MIN = 1 << 10,
+    OUTPUT_MUCH = 64 << 10, /* bytes that are written at once, whoever reads */
 };
 
 /* Lines of one call; short ones that follow each other share an item. */
 struct output {
     struct td_list link;
     struct td_output output;
+    int64_t at_ns; /* when it came */
     size_t cap;
     char text[];
 };
@@ -44,7 +45,7 @@ static void unlock(struct td_client *client)
 
 bool td_client_forked(const struct td_client *client)
 {
-    return client->pid != getpid();
+    return td_forkmark_is_child(client->mark);
 }
 
 int td_client_usable(const struct td_client *client)
@@ -141,9 +142,6 @@ static void run_ops(void *context)
         do_op(client, op);
         op_free(op);
     }
-    lock(client);
-    update_info(client);
-    unlock(client);
 }
 
 /* -- what the bus says: loop thread ----------------------------------------------------------- */
@@ -194,6 +192,7 @@ static struct output *output_for(struct td_client *client, const struct td_outpu
     if (!item)
         return NULL;
     item->cap = cap;
+    item->at_ns = td_clock_now();
     item->output = *wanted;
     item->output.text = (struct td_bytes){item->text, 0};
     td_list_append(&client->outputs, &item->link);
@@ -219,6 +218,8 @@ static void on_output(void *context, uint64_t id, uint64_t index, int stream, st
             mute(client, map);
         }
     }
+    if (first && map)
+        td_event_signal(&map->event);
     unlock(client);
     if (first)
         td_event_signal(&client->event); /* else the reader has been told and has not come yet */
@@ -252,6 +253,14 @@ static void wake_all(struct td_client *client)
     td_event_signal(&client->event);
 }
 
+static void on_supervisor(void *context)
+{
+    struct td_client *client = context;
+    lock(client);
+    update_info(client);
+    unlock(client);
+}
+
 static void on_lost(void *context, const char *reason)
 {
     (void)reason; /* TD_ECLOSED says it; the process that held the bus is gone */
@@ -264,24 +273,36 @@ static void on_lost(void *context, const char *reason)
 
 /* -- reading ---------------------------------------------------------------------------------- */
 
+/* When the oldest output has waited long enough for a reader of its map; now, when it is much. */
+static int64_t output_due_ns(const struct td_client *client)
+{
+    if (td_list_empty(&client->outputs))
+        return TD_NO_DEADLINE;
+    if (client->output_bytes > OUTPUT_MUCH)
+        return 0;
+    return TD_CONTAINER(client->outputs.next, struct output, link)->at_ns + TD_OUTPUT_GRACE_NS;
+}
+
 int td_client_wait(struct td_client *client, int64_t deadline_ns)
 {
-    int r = 0;
-    while (r == 0) {
+    for (;;) {
         if (td_client_forked(client))
             return TD_EFORKED;
         uint32_t seen = td_event_read(&client->event);
         lock(client);
-        bool ready = client->woken || !td_list_empty(&client->outputs) ||
-                     !td_list_empty(&client->notices);
-        client->woken = false;
+        bool ready = client->woken || !td_list_empty(&client->notices);
         bool over = client->closed;
+        int64_t due = output_due_ns(client);
+        client->woken = false;
         unlock(client);
-        if (ready || over)
-            return ready ? 0 : TD_ECLOSED;
-        r = td_event_wait(&client->event, seen, deadline_ns);
+        if (ready || (due != TD_NO_DEADLINE && due <= td_clock_now()))
+            return 0;
+        if (over)
+            return TD_ECLOSED;
+        int r = td_event_wait(&client->event, seen, due < deadline_ns ? due : deadline_ns);
+        if (r < 0 && (r != TD_ETIMEOUT || deadline_ns <= td_clock_now()))
+            return r;
     }
-    return r;
 }
 
 void td_client_wake(struct td_client *client)
@@ -368,6 +389,7 @@ static void release(struct td_client *client)
         td_free(TD_CONTAINER(node, struct output, link));
     td_idmap_done(&client->maps);
     td_loop_free(client->loop);
+    td_forkmark_free(client->mark);
     (void)pthread_mutex_destroy(&client->lock);
     td_free(client);
 }
@@ -379,14 +401,15 @@ int td_client_new(const struct td_client_options *options, struct td_client **re
     if (!client)
         return td_error_set(err, TD_ENOMEM, "client: out of memory");
     (void)pthread_mutex_init(&client->lock, NULL); /* cannot fail for a default mutex on Linux */
-    client->pid = getpid();
     atomic_init(&client->refs, 1);
     td_list_init(&client->ops);
     td_list_init(&client->outputs);
     td_list_init(&client->notices);
     client->post = (struct td_post){.fn = run_ops, .context = client};
     int link_fd = options->link_fd;
-    int r = td_loop_new(&client->loop, err);
+    int r = td_forkmark_new(&client->mark, err);
+    if (r == 0)
+        r = td_loop_new(&client->loop, err);
     if (r == 0 && link_fd >= 0)
         r = td_bus_link_new(client->loop, &link_fd, &sink, client, &client->bus, err);
     if (r == 0 && link_fd < 0 && !client->bus)
@@ -395,7 +418,9 @@ int td_client_new(const struct td_client_options *options, struct td_client **re
         r = td_node_new(client->loop, client->bus,
                         &(struct td_node_options){.supervisor_path = options->supervisor_path,
                                                   .slots = options->slots,
-                                                  .runners_max = options->runners_max},
+                                                  .runners_max = options->runners_max,
+                                                  .changed = on_supervisor,
+                                                  .context = client},
                         &client->node, err);
     if (r == 0) {
         update_info(client);

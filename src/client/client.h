@@ -47,7 +47,7 @@ struct td_client_info td_client_info(struct td_client *client);
 
 /* -- what wakes a reader ---------------------------------------------------------------------- */
 
-enum { TD_OUTPUT_PART_MAX = 1 << 20 };
+#define TD_OUTPUT_GRACE_NS ((int64_t)50000000)
 
 /* Some lines of one call. */
 struct td_output {
@@ -57,8 +57,9 @@ struct td_output {
     struct td_bytes text;
 };
 
-/* Waits until output or a notifying map is there, or td_client_wake was called. 0, TD_ETIMEOUT,
- * TD_EINTR, TD_ECLOSED. */
+/* Waits until a notifying map is there, td_client_wake was called, or output has waited for a
+ * moment (TD_OUTPUT_GRACE_NS): a thread that reads a map gets the first chance to take it. 0,
+ * TD_ETIMEOUT, TD_EINTR, TD_ECLOSED. */
 int td_client_wait(struct td_client *client, int64_t deadline_ns);
 
 void td_client_wake(struct td_client *client);
@@ -75,6 +76,7 @@ struct td_map *td_client_take_notice(struct td_client *client);
 struct td_map_options {
     bool ordered; /* deliver in the order of submission, else as calls finish */
     bool notify;  /* td_client_take_notice gives it when its first outcome is there */
+    bool relay;   /* who reads it writes output too: td_map_next says TD_EAGAIN when some waits */
 };
 
 /* Opens a map. *ret_map is a reference. TD_ENOMEM, TD_ECLOSED, TD_EFORKED. */
@@ -101,7 +103,8 @@ void td_map_end(struct td_map *map);
 int td_map_wait_room(struct td_map *map, uint64_t span, int64_t deadline_ns);
 
 /* The next outcome, the caller's from now on. TD_ENOTFOUND: all were delivered; TD_ETIMEOUT,
- * TD_EINTR; TD_ECANCELLED: the map was cancelled, and what had finished before is delivered;
+ * TD_EINTR; TD_EAGAIN: output is waiting (see relay), look again when it is written;
+ * TD_ECANCELLED: the map was cancelled, and what had finished before is delivered;
  * TD_ECLOSED: the client was closed or lost its bus; TD_EFORKED. */
 int td_map_next(struct td_map *map, int64_t deadline_ns, struct td_outcome **ret_outcome);
 

@@ -7,13 +7,13 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/types.h>
 
 #include "base/idmap.h"
 #include "base/list.h"
 #include "client/client.h"
 #include "client/log.h"
 #include "os/event.h"
+#include "os/forkmark.h"
 #include "os/loop.h"
 
 enum op_kind { OP_OPEN, OP_SUBMIT, OP_CANCEL, OP_FORGET, OP_MUTE, OP_UNMUTE };
@@ -46,9 +46,9 @@ struct td_map {
 struct td_client {
     pthread_mutex_t lock;
     atomic_uint refs;
-    pthread_t thread;      /* never changes */
-    pid_t pid;             /* of the process that made it; never changes */
-    struct td_event event; /* its own synchronisation */
+    pthread_t thread;         /* never changes */
+    struct td_forkmark *mark; /* never changes */
+    struct td_event event;    /* its own synchronisation */
     struct td_idmap maps;
     struct td_list ops;
     struct td_list outputs;

@@ -216,6 +216,8 @@ static int look(struct td_map *map, struct td_outcome **ret_outcome)
     struct td_window_counts counts = td_window_counts(map->window);
     if (r == 0 && map->ended && counts.taken == counts.submitted)
         r = TD_ENOTFOUND;
+    if (r == 0 && map->options.relay && !td_list_empty(&map->client->outputs))
+        r = TD_EAGAIN;
     return r;
 }
 

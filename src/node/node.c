@@ -1,11 +1,13 @@
 #include "node/node.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "base/attr.h"
 #include "base/blob.h"
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/idmap.h"
 #include "base/mem.h"
@@ -57,6 +59,8 @@ struct td_node {
     struct td_timer alarm; /* the scheduler's next deadline */
     unsigned slots;
     uint64_t memory_bytes;
+    void (*changed)(void *context);
+    void *changed_context;
 };
 
 static void wake(struct td_node *node)
@@ -171,7 +175,8 @@ static void on_finish(struct td_node *node, struct runner *runner, const struct 
     if (outcome)
         outcome->value = td_blob_new(said->value.data, said->value.len);
     if (!ok || !outcome || !outcome->value) {
-        td_pool_kill(node->pool, runner->id); /* nonsense, or no memory: the call ends with it */
+        td_pool_kill(node->pool, runner->id, /* the call ends with it */
+                     ok ? "no memory for its result" : "it answered nonsense");
         return;
     }
     outcome->duration_ns = said->duration_ns;
@@ -219,13 +224,38 @@ static void on_output(void *context, uint32_t id, int stream, struct td_bytes te
         td_lines_add(&runner->lines, stream, text);
 }
 
+/* How a runner died that never had a call; new, or NULL when memory is out. */
+static struct td_blob *obituary(const struct td_pool_death *death, struct td_bytes last_words)
+{
+    char text[256];
+    int len;
+    if (death->cause == TD_DEATH_OUT_OF_MEMORY)
+        len = snprintf(text, sizeof text, "a new runner is over the memory limit already");
+    else if (death->code < 0)
+        len = snprintf(text, sizeof text, "its runner was killed by signal %d (%s)", -death->code,
+                       sigdescr_np(-death->code));
+    else
+        len = snprintf(text, sizeof text, "its runner exited with code %d", death->code);
+    TD_CLEANUP(td_buf_done) struct td_buf words;
+    td_buf_init(&words, sizeof text + 1 + TD_TAIL_MAX);
+    if (td_buf_add(&words, text, (size_t)len) < 0 ||
+        (last_words.len && (td_buf_add(&words, "\n", 1) < 0 ||
+                            td_buf_add(&words, last_words.data, last_words.len) < 0)))
+        return NULL;
+    return td_blob_new(words.data, words.len);
+}
+
+/* What became of the runner, for the call that it had. A call that it never read has not begun. */
 static struct td_outcome *post_mortem(const struct runner *runner,
                                       const struct td_pool_death *death)
 {
     static const uint8_t status[] = {[TD_DEATH_EXITED] = TD_OUTCOME_CRASHED,
                                      [TD_DEATH_OUT_OF_MEMORY] = TD_OUTCOME_OUT_OF_MEMORY,
-                                     [TD_DEATH_NOT_STARTED] = TD_OUTCOME_NOT_STARTED};
-    struct td_outcome *outcome = td_outcome_new(0, 0, 0, status[death->cause]);
+                                     [TD_DEATH_NOT_STARTED] = TD_OUTCOME_NOT_STARTED,
+                                     [TD_DEATH_KILLED] = TD_OUTCOME_CRASHED};
+    bool began = runner->seated && !death->unread;
+    struct td_outcome *outcome = td_outcome_new(
+        0, 0, 0, began ? status[death->cause] : (uint8_t)TD_OUTCOME_NOT_STARTED);
     if (!outcome)
         return NULL;
     outcome->code = death->code;
@@ -234,9 +264,16 @@ static struct td_outcome *post_mortem(const struct runner *runner,
     outcome->last_output = td_lines_tail(&runner->lines);
     if (death->detail.len)
         outcome->detail = td_blob_new(death->detail.data, death->detail.len);
-    else if (!runner->seated)
-        outcome->detail = td_blob_ref(outcome->last_output); /* why it never came up */
+    else if (!began)
+        outcome->detail = obituary(death, td_blob_bytes(outcome->last_output));
     return outcome;
+}
+
+static void on_supervisor(void *context)
+{
+    struct td_node *node = context;
+    if (node->changed)
+        node->changed(node->changed_context);
 }
 
 static void runner_free(struct td_node *node, struct runner *runner)
@@ -341,7 +378,7 @@ static void do_run(struct td_node *node, const struct td_action *action)
     if (r == 0)
         r = td_pool_send(node->pool, runner->id, &message, action->args);
     if (r < 0)
-        td_pool_kill(node->pool, runner->id); /* out of memory, or it is dying: `gone` follows */
+        td_pool_kill(node->pool, runner->id, td_status_text(r)); /* `gone` follows */
     else
         td_bus_started(node->bus, action->map, action->index);
 }
@@ -361,7 +398,7 @@ static void do_action(struct td_node *node, const struct td_action *action)
         break;
     case TD_ACTION_START: do_start(node, action); break;
     case TD_ACTION_RUN: do_run(node, action); break;
-    case TD_ACTION_KILL: td_pool_kill(node->pool, action->runner); break;
+    case TD_ACTION_KILL: td_pool_kill(node->pool, action->runner, NULL); break;
     case TD_ACTION_FINISH: do_finish(node, action); break;
     case TD_ACTION_DROP: lane_free(td_idmap_remove(&node->lanes, action->map)); break;
     }
@@ -392,8 +429,8 @@ static void node_freep(struct td_node **node)
 int td_node_new(struct td_loop *loop, struct td_bus *bus, const struct td_node_options *options,
                 struct td_node **ret_node, struct td_error *err)
 {
-    static const struct td_pool_events pool_events = {on_up, on_message, on_guest, on_output,
-                                                      on_gone};
+    static const struct td_pool_events pool_events = {on_up,     on_message, on_guest,
+                                                      on_output, on_gone,    on_supervisor};
     static const struct td_bus_worker worker = {on_opened, on_waiting, on_call, on_cancelled,
                                                 on_muted};
     TD_CLEANUP(node_freep) struct td_node *node = td_alloc_zero(sizeof *node);
@@ -403,6 +440,8 @@ int td_node_new(struct td_loop *loop, struct td_bus *bus, const struct td_node_o
     (void)sysinfo(&info); /* fails for a bad pointer only */
     node->loop = loop;
     node->bus = bus;
+    node->changed = options->changed;
+    node->changed_context = options->context;
     node->slots = options->slots ? options->slots : (unsigned)get_nprocs();
     node->memory_bytes = (uint64_t)info.totalram * info.mem_unit;
     node->pump = (struct td_post){.fn = pump, .context = node};

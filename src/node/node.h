@@ -19,9 +19,11 @@ struct td_node;
 struct td_pool;
 
 struct td_node_options {
-    const char *supervisor_path; /* the tendril program; copied */
-    unsigned slots;              /* cores to use; 0: those of this machine */
-    unsigned runners_max;        /* 0: a default */
+    const char *supervisor_path;    /* the tendril program; copied */
+    unsigned slots;                 /* cores to use; 0: those of this machine */
+    unsigned runners_max;           /* 0: a default */
+    void (*changed)(void *context); /* what td_node_pool tells of its supervisor; may be NULL */
+    void *context;
 };
 
 /* Borrows loop and bus. TD_EINVAL, TD_ENOMEM. */

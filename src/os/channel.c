@@ -444,15 +444,18 @@ struct td_channel *td_channel_free(struct td_channel *channel)
 
 struct td_channel *td_channel_hang_up(struct td_channel *channel, int64_t deadline_ns)
 {
+    enum { POLL_MAX_MS = 60000 };
     char dropped[4096];
     bool open = channel && !channel->closed;
     if (open)
         (void)shutdown(channel->fd, SHUT_WR); /* refused: the peer is gone, which is as well */
     while (open) {
-        int64_t left_ns = deadline_ns - td_clock_now();
+        int64_t left_ms = (deadline_ns - td_clock_now() + TD_NS_PER_MS - 1) / TD_NS_PER_MS;
         struct pollfd wanted = {.fd = channel->fd, .events = POLLIN};
-        if (left_ns <= 0 || poll(&wanted, 1, (int)(left_ns / TD_NS_PER_MS) + 1) == 0)
+        if (left_ms <= 0)
             break;
+        if (poll(&wanted, 1, left_ms > POLL_MAX_MS ? POLL_MAX_MS : (int)left_ms) <= 0)
+            continue;
         ssize_t n = recv(channel->fd, dropped, sizeof dropped, MSG_DONTWAIT);
         open = n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
     }

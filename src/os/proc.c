@@ -155,7 +155,8 @@ static int spawn_and_end(void *context)
 
 /* A process in between starts the program and ends, so that this is nobody's child. Like
  * posix_spawn's own it runs on our memory while the calling thread waits (CLONE_VFORK), with a
- * stack of its own and all signals blocked; it has no exit signal, so that only __WCLONE sees it. */
+ * stack of its own and all signals blocked; it has no exit signal, so that only __WCLONE sees it.
+ */
 int td_proc_spawn_apart(char *const argv[], char *const env[], const char *cwd,
                         const struct td_proc_fd *fds, size_t nfds, struct td_error *err)
 {

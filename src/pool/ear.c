@@ -5,9 +5,11 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "os/clock.h"
 #include "os/fd.h"
 
 enum { READ_MAX = 64 << 10 };
+#define REST_NS ((int64_t)1000000)
 
 /* Reads once; the bytes that came, 0 for none now, -1 at the end. */
 static ssize_t read_some(struct td_ear_pipe *pipe)
@@ -21,18 +23,34 @@ static ssize_t read_some(struct td_ear_pipe *pipe)
     return n == 0 ? -1 : n;
 }
 
+static void watch(struct td_ear_pipe *pipe, bool on)
+{
+    unsigned events = on && !pipe->over ? (unsigned)TD_LOOP_READ : 0;
+    (void)td_loop_rewatch(pipe->ear->loop, &pipe->watch, events); /* a valid fd: cannot fail */
+}
+
+static void wake(void *context)
+{
+    struct td_ear *ear = context;
+    for (int i = 0; i < 2; i++)
+        watch(&ear->pipes[i], !ear->muted);
+}
+
 static void on_readable(void *context, unsigned events)
 {
     (void)events; /* read only */
     struct td_ear_pipe *pipe = context;
-    if (read_some(pipe) < 0)
-        (void)td_loop_rewatch(pipe->ear->loop, &pipe->watch, 0); /* the end: nothing more comes */
+    struct td_ear *ear = pipe->ear;
+    pipe->over = read_some(pipe) < 0;
+    if (td_loop_timer(ear->loop, &ear->rest, td_clock_now() + REST_NS) == 0)
+        watch(pipe, false); /* without memory for the timer it listens on */
 }
 
 int td_ear_init(struct td_ear *ear, struct td_loop *loop, int fds[2], td_ear_fn *fn, void *context,
                 struct td_error *err)
 {
-    *ear = (struct td_ear){.loop = loop, .fn = fn, .context = context};
+    *ear = (struct td_ear){
+        .loop = loop, .fn = fn, .context = context, .rest = {.fn = wake, .context = ear}};
     for (int i = 0; i < 2; i++) {
         ear->pipes[i] = (struct td_ear_pipe){.ear = ear,
                                              .stream = i + 1,
@@ -52,6 +70,8 @@ int td_ear_init(struct td_ear *ear, struct td_loop *loop, int fds[2], td_ear_fn 
 
 void td_ear_done(struct td_ear *ear)
 {
+    if (ear->loop)
+        td_loop_untimer(ear->loop, &ear->rest);
     for (int i = 0; i < 2; i++) {
         if (!ear->pipes[i].ear)
             continue;
@@ -79,7 +99,8 @@ void td_ear_listen(struct td_ear *ear)
 
 void td_ear_mute(struct td_ear *ear, bool muted)
 {
-    for (int i = 0; i < 2; i++)
-        (void)td_loop_rewatch(ear->loop, &ear->pipes[i].watch,
-                              muted ? 0 : (unsigned)TD_LOOP_READ); /* a valid fd: cannot fail */
+    if (ear->muted == muted)
+        return;
+    ear->muted = muted;
+    wake(ear);
 }

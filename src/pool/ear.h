@@ -1,5 +1,7 @@
 /* ear.h: hears one runner's output: the reading ends of its two pipes.
  *
+ * After each reading the ear rests for a moment, so that a runner that prints many lines costs a
+ * reading for many of them, not for each.
  * Threads: the loop thread. Lifetime: embedded; td_ear_init takes the descriptors, td_ear_done
  * closes them. */
 #ifndef TD_POOL_EAR_H
@@ -20,7 +22,10 @@ struct td_ear {
         struct td_ear *ear;
         struct td_watch watch;
         int stream; /* 1 or 2 */
+        bool over;  /* the writer is gone */
     } pipes[2];
+    struct td_timer rest;
+    bool muted;
     td_ear_fn *fn;
     void *context;
 };

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/attr.h"
@@ -14,6 +13,7 @@
 #include "base/list.h"
 #include "base/mem.h"
 #include "os/channel.h"
+#include "os/clock.h"
 #include "os/fd.h"
 #include "os/loop.h"
 #include "os/proc.h"
@@ -30,6 +30,10 @@ enum {
     LIMITS_MAX = 16,
 };
 
+#define BROKEN                                                                                 \
+    "the call closed or broke the connection of its runner; descriptors that it did not open " \
+    "are not its own"
+
 struct profile {
     struct td_list link; /* td_pool.profiles, least recently used first */
     struct td_profile *spec;
@@ -45,6 +49,8 @@ struct runner {
     pid_t pid;
     struct td_channel *channel; /* NULL once it closed */
     struct td_ear ear;
+    bool unread;        /* see struct td_pool_death */
+    const char *reason; /* why it is being killed; NULL: not, or no words */
 };
 
 struct td_pool {
@@ -99,7 +105,7 @@ struct td_pool *td_pool_free(struct td_pool *pool)
 {
     if (!pool)
         return NULL;
-    pool->supervisor = td_channel_free(pool->supervisor);
+    pool->supervisor = td_channel_hang_up(pool->supervisor, td_clock_now() + TD_POOL_END_NS);
     for (size_t cursor = 0;; cursor = 0) {
         struct runner *runner = td_idmap_next(&pool->runners, &cursor);
         if (!runner)
@@ -139,12 +145,13 @@ static int order(struct td_pool *pool, const struct td_message *message, const i
 }
 
 /* The last thing a runner says, then the news that it is gone. */
-static void bury(struct td_pool *pool, struct runner *runner, const struct td_pool_death *death)
+static void bury(struct td_pool *pool, struct runner *runner, struct td_pool_death *death)
 {
     if (runner->channel)
-        td_channel_read_now(runner->channel);
+        td_channel_read_now(runner->channel); /* to its end, which tells what was not read */
     td_ear_listen(&runner->ear);
     uint32_t id = runner->id;
+    death->unread = runner->unread;
     runner_free(pool, runner);
     pool->events->gone(pool->context, id, death);
 }
@@ -154,12 +161,14 @@ static void on_gone(struct td_pool *pool, const struct td_msg_runner_gone *news)
     struct runner *runner = td_idmap_get(&pool->runners, news->runner);
     if (!runner)
         return;
-    bury(pool, runner,
-         &(struct td_pool_death){.cause = (enum td_death)news->cause,
-                                 .code = news->code,
-                                 .pid = runner->pid,
-                                 .peak_bytes = news->peak_bytes,
-                                 .detail = news->detail});
+    struct td_pool_death death = {.cause = (enum td_death)news->cause,
+                                  .code = news->code,
+                                  .pid = runner->pid,
+                                  .peak_bytes = news->peak_bytes,
+                                  .detail = news->detail};
+    if (death.cause == TD_DEATH_KILLED && runner->reason)
+        death.detail = (struct td_bytes){runner->reason, strlen(runner->reason)};
+    bury(pool, runner, &death);
 }
 
 static void on_news(void *context, struct td_bytes frame)
@@ -173,6 +182,7 @@ static void on_news(void *context, struct td_bytes frame)
         pool->supervisor_pid = message.supervisor_up.pid;
         (void)snprintf(pool->limits, sizeof pool->limits, "%.*s", (int)limits.len,
                        (const char *)limits.data); /* a cut word is still a word */
+        pool->events->supervisor(pool->context);
     } else if (message.type == TD_MSG_RUNNER_UP) {
         struct runner *runner = td_idmap_get(&pool->runners, message.runner_up.runner);
         if (runner)
@@ -182,7 +192,8 @@ static void on_news(void *context, struct td_bytes frame)
     }
 }
 
-/* The supervisor was killed: its children die with it, so every runner is gone. */
+/* The supervisor was killed. Its guardian closes the socket when everything below has ended, so
+ * every runner is gone. */
 static void on_supervisor_closed(void *context, const char *reason)
 {
     struct td_pool *pool = context;
@@ -190,6 +201,7 @@ static void on_supervisor_closed(void *context, const char *reason)
     (void)snprintf(text, sizeof text, "the supervisor process was lost: %s", reason);
     pool->supervisor = td_channel_free(pool->supervisor);
     pool->supervisor_pid = 0;
+    pool->events->supervisor(pool->context);
     TD_LIST_EACH(node, &pool->profiles)
         TD_CONTAINER(node, struct profile, link)->told = false;
     for (size_t cursor = 0; !pool->supervisor; cursor = 0) {
@@ -220,13 +232,9 @@ static int ensure_supervisor(struct td_pool *pool, struct td_error *err)
     (void)snprintf(fd, sizeof fd, "%d", SUPERVISOR_FD);
     char *argv[] = {pool->supervisor_path, "supervise", fd, caller, NULL};
     struct td_proc_fd fds[] = {{theirs, SUPERVISOR_FD}};
-    pid_t starter;
-    r = td_proc_spawn(argv, NULL, NULL, fds, TD_COUNT(fds), &starter, err);
+    r = td_proc_spawn_apart(argv, NULL, NULL, fds, TD_COUNT(fds), err);
     if (r < 0)
         return r;
-    int status;
-    while (waitpid(starter, &status, 0) < 0 && errno == EINTR)
-        continue; /* it forks and exits at once */
     return td_channel_new(
         pool->loop, &ours,
         (struct td_channel_options){.frame_max = CONTROL_MAX, .queue_max = QUEUE_MAX}, &events,
@@ -326,12 +334,12 @@ static void on_runner_frame(void *context, struct td_bytes frame)
     struct td_message message;
     /* User code may reach the runner's socket: what it breaks ends that runner only. */
     if (td_message_decode(frame, &message, NULL) < 0) {
-        td_pool_kill(pool, runner->id);
+        td_pool_kill(pool, runner->id, BROKEN);
         return;
     }
     if (message.type == TD_MSG_HELLO) {
         if (message.hello.version != TD_WIRE_VERSION) {
-            td_pool_kill(pool, runner->id);
+            td_pool_kill(pool, runner->id, "it is of another version of Tendril");
             return;
         }
         runner->pid = message.hello.pid;
@@ -350,8 +358,9 @@ static void on_runner_closed(void *context, const char *reason)
 {
     (void)reason; /* `gone` will tell how it ended */
     struct runner *runner = context;
+    runner->unread |= td_channel_unread(runner->channel);
     runner->channel = td_channel_free(runner->channel);
-    td_pool_kill(runner->pool, runner->id);
+    td_pool_kill(runner->pool, runner->id, BROKEN);
 }
 
 static void on_runner_output(void *context, int stream, struct td_bytes text)
@@ -365,6 +374,7 @@ static int connect_runner(struct td_pool *pool, struct runner *runner, int ret_f
                           struct td_error *err)
 {
     static const struct td_channel_events events = {on_runner_frame, on_runner_closed};
+    static const uint8_t types[] = {TD_MSG_HELLO, TD_MSG_FINISH, TD_MSG_GUEST};
     int socket[2] = {-1, -1}, out[2] = {-1, -1}, error[2] = {-1, -1};
     int r = td_fd_socketpair(socket, err);
     if (r == 0)
@@ -372,10 +382,12 @@ static int connect_runner(struct td_pool *pool, struct runner *runner, int ret_f
     if (r == 0)
         r = td_fd_pipe(error, err);
     if (r == 0)
-        r = td_channel_new(
-            pool->loop, &socket[0],
-            (struct td_channel_options){.frame_max = TD_FRAME_MAX, .queue_max = QUEUE_MAX}, &events,
-            runner, &runner->channel, err);
+        r = td_channel_new(pool->loop, &socket[0],
+                           (struct td_channel_options){.frame_max = TD_FRAME_MAX,
+                                                       .queue_max = QUEUE_MAX,
+                                                       .types = types,
+                                                       .ntypes = TD_COUNT(types)},
+                           &events, runner, &runner->channel, err);
     if (r == 0) {
         int heard[2] = {out[0], error[0]};
         out[0] = error[0] = -1; /* the ear's now, also when it fails */
@@ -435,18 +447,25 @@ int td_pool_send(struct td_pool *pool, uint32_t id, const struct td_message *mes
                  struct td_blob *tail)
 {
     struct runner *runner = td_idmap_get(&pool->runners, id);
-    if (!runner || !runner->channel)
+    if (!runner)
         return TD_ECLOSED;
     TD_CLEANUP(td_buf_done) struct td_buf head;
     struct td_bytes ignored;
     int r = encode(message, &head, &ignored, NULL);
-    return r < 0 ? r
-                 : td_channel_send(runner->channel, (struct td_bytes){head.data, head.len}, tail);
+    if (r == 0)
+        r = runner->channel
+                ? td_channel_send(runner->channel, (struct td_bytes){head.data, head.len}, tail)
+                : TD_ECLOSED;
+    runner->unread |= r < 0;
+    return r;
 }
 
-void td_pool_kill(struct td_pool *pool, uint32_t id)
+void td_pool_kill(struct td_pool *pool, uint32_t id, const char *reason)
 {
     struct td_message message = {.type = TD_MSG_RUNNER_KILL, .runner_kill = {.runner = id}};
+    struct runner *runner = td_idmap_get(&pool->runners, id);
+    if (runner && !runner->reason)
+        runner->reason = reason;
     if (pool->supervisor)
         (void)order(pool, &message, NULL, 0, NULL); /* without a supervisor it dies anyway */
 }

@@ -7,8 +7,8 @@
  *
  * Invariants: every runner that td_pool_start was called for gives exactly one `gone`, after all
  * its other events; its output and messages up to its end are delivered before.
- * Threads: the loop thread. Lifetime: td_pool_new .. td_pool_free; freeing closes the supervisor's
- * socket, which ends every process of the pool, and gives no events. */
+ * Threads: the loop thread. Lifetime: td_pool_new .. td_pool_free; freeing ends every process of
+ * the pool, waits for that (at most TD_POOL_END_NS), and gives no events. */
 #ifndef TD_POOL_POOL_H
 #define TD_POOL_POOL_H
 
@@ -26,12 +26,15 @@ struct td_message;
 struct td_pool;
 struct td_runner_spec;
 
+#define TD_POOL_END_NS ((int64_t)3000000000)
+
 struct td_pool_death {
     enum td_death cause;
-    int code; /* EXITED: exit code, or minus the signal's number */
+    bool unread; /* it had not read all that was sent to it: its last message never reached it */
+    int code;    /* EXITED, KILLED: exit code, or minus the signal's number */
     pid_t pid;
     uint64_t peak_bytes;
-    struct td_bytes detail; /* NOT_STARTED: why */
+    struct td_bytes detail; /* why it was not started, or killed; may be empty */
 };
 
 struct td_pool_events {
@@ -42,6 +45,8 @@ struct td_pool_events {
     void (*guest)(void *context, uint32_t runner, int fd);
     void (*output)(void *context, uint32_t runner, int stream, struct td_bytes text);
     void (*gone)(void *context, uint32_t runner, const struct td_pool_death *death);
+    /* What td_pool_supervisor and td_pool_limits say has changed. */
+    void (*supervisor)(void *context);
 };
 
 struct td_pool_options {
@@ -66,8 +71,9 @@ int td_pool_start(struct td_pool *pool, uint32_t runner, uint32_t profile, struc
 int td_pool_send(struct td_pool *pool, uint32_t runner, const struct td_message *message,
                  struct td_blob *tail);
 
-/* Ends the runner and all its processes; `gone` follows. */
-void td_pool_kill(struct td_pool *pool, uint32_t runner);
+/* Ends the runner and all its processes; `gone` follows, with the reason if this is what it died
+ * of: a constant sentence, or NULL. */
+void td_pool_kill(struct td_pool *pool, uint32_t runner, const char *reason);
 
 /* Delivers what the runner has written so far. */
 void td_pool_hear(struct td_pool *pool, uint32_t runner);

@@ -1,6 +1,7 @@
 #include "pool/seat.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -44,6 +45,16 @@ static void keep_fds(struct td_seat *seat, struct msghdr *message)
     }
 }
 
+/* The socket blocks, unless user code has changed that. */
+static int wait_for(const struct td_seat *seat, short events)
+{
+    struct pollfd wanted = {.fd = seat->fd, .events = events};
+    int saved = errno;
+    int r = poll(&wanted, 1, -1) < 0 ? TD_EINTR : 0;
+    errno = saved;
+    return r;
+}
+
 static int read_some(struct td_seat *seat, struct td_error *err)
 {
     if (td_buf_reserve(&seat->in, READ_CHUNK) < 0)
@@ -58,6 +69,8 @@ static int read_some(struct td_seat *seat, struct td_error *err)
                              .msg_control = control.bytes,
                              .msg_controllen = sizeof control.bytes};
     ssize_t got = recvmsg(seat->fd, &message, MSG_CMSG_CLOEXEC);
+    if (got < 0 && errno == EAGAIN)
+        return wait_for(seat, POLLIN);
     if (got < 0 && errno == EINTR)
         return TD_EINTR;
     if (got <= 0)
@@ -110,7 +123,9 @@ static int send_all(struct td_seat *seat, struct iovec *parts, size_t nparts, co
     }
     while (message.msg_iovlen > 0) {
         ssize_t sent = sendmsg(seat->fd, &message, MSG_NOSIGNAL);
-        if (sent < 0 && errno == EINTR)
+        if (sent < 0 && errno == EAGAIN)
+            (void)wait_for(seat, POLLOUT); /* interrupted: tried again at once */
+        if (sent < 0 && (errno == EINTR || errno == EAGAIN))
             continue; /* a message is sent whole: signals are looked at afterwards */
         if (sent < 0)
             return td_error_set(err, TD_ECLOSED, "send: %s", strerrordesc_np(errno));

@@ -21,6 +21,7 @@
 #include "os/loop.h"
 #include "os/proc.h"
 #include "pool/death.h"
+#include "pool/guardian.h"
 #include "pool/limit.h"
 #include "pool/profile.h"
 #include "pool/zygote.h"
@@ -37,7 +38,8 @@ struct runner {
     uint32_t id;
     pid_t pid; /* 0: not started yet */
     struct td_limit *limit;
-    bool kill_wanted; /* told to kill it before it had started */
+    bool kill_wanted; /* told to kill it, perhaps before it had started */
+    bool killed;      /* it was alive when we did so */
 };
 
 struct supervisor {
@@ -124,6 +126,7 @@ static int limit_runner(struct supervisor *supervisor, struct runner *runner, st
 }
 
 static void sweep_orphans(struct supervisor *supervisor);
+static void runner_kill(struct supervisor *supervisor, uint32_t id);
 
 static void on_started(void *context, uint32_t id, pid_t pid)
 {
@@ -145,7 +148,7 @@ static void on_started(void *context, uint32_t id, pid_t pid)
     say(supervisor,
         &(struct td_message){.type = TD_MSG_RUNNER_UP, .runner_up = {.runner = id, .pid = pid}});
     if (runner->kill_wanted)
-        td_proc_kill_tree(pid, false);
+        runner_kill(supervisor, id);
     if (supervisor->sweep_due)
         sweep_orphans(supervisor);
 }
@@ -194,8 +197,10 @@ static void runner_kill(struct supervisor *supervisor, uint32_t id)
     if (!runner)
         return;
     runner->kill_wanted = true;
-    if (runner->pid)
-        td_proc_kill_tree(runner->pid, false);
+    if (!runner->pid)
+        return;
+    runner->killed |= !td_proc_ending(runner->pid);
+    td_proc_kill_tree(runner->pid, false);
 }
 
 /* -- the pool's orders ------------------------------------------------------------------------ */
@@ -316,7 +321,7 @@ static void sweep_orphans(struct supervisor *supervisor)
 static void runner_reaped(struct supervisor *supervisor, struct runner *runner, int wait_status,
                           uint64_t peak_bytes)
 {
-    enum td_death cause = TD_DEATH_EXITED;
+    enum td_death cause = runner->killed ? TD_DEATH_KILLED : TD_DEATH_EXITED;
     int code = WIFSIGNALED(wait_status) ? -WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
     if (runner->limit) {
         uint64_t peak = td_limit_peak(runner->limit);
@@ -362,18 +367,6 @@ static void on_signal(void *context, unsigned events)
 }
 
 /* -- life ------------------------------------------------------------------------------------- */
-
-/* Leaves the starter's process: it sees a child that exits at once, and never has one it does not
- * know. */
-static int detach(struct td_error *err)
-{
-    pid_t pid = fork();
-    if (pid < 0)
-        return td_error_sys(err, errno, "fork");
-    if (pid > 0)
-        _exit(0);
-    return 0;
-}
 
 static int watch(struct supervisor *supervisor, struct td_watch *watch, int fd, td_watch_fn *fn,
                  struct td_error *err)
@@ -440,16 +433,8 @@ static int set_up(struct supervisor *supervisor, int channel_fd, pid_t caller, s
 /* Everything below us dies, then is waited for, so that the groups are empty when removed. */
 static void tear_down(struct supervisor *supervisor)
 {
-    enum { ROUNDS_MAX = 100 };
     supervisor->pool = td_channel_free(supervisor->pool);
-    for (int round = 0; round < ROUNDS_MAX; round++) {
-        td_proc_kill_tree(getpid(), true);
-        pid_t pid = wait4(-1, NULL, 0, NULL); /* SIGKILLed or already dead: does not block long */
-        while (pid > 0)
-            pid = wait4(-1, NULL, WNOHANG, NULL);
-        if (pid < 0 && errno == ECHILD)
-            break;
-    }
+    td_proc_end_below();
     size_t cursor = 0;
     for (struct runner *runner = td_idmap_next(&supervisor->runners, &cursor); runner;
          runner = td_idmap_next(&supervisor->runners, &cursor))
@@ -459,7 +444,7 @@ static void tear_down(struct supervisor *supervisor)
 int td_supervisor_run(int channel_fd, pid_t caller, struct td_error *err)
 {
     struct supervisor supervisor = {0};
-    int r = detach(err);
+    int r = td_guardian_fork(err);
     if (r == 0)
         r = set_up(&supervisor, channel_fd, caller, err);
     if (r == 0)

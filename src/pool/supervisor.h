@@ -1,9 +1,11 @@
 /* supervisor.h: the process that owns a pool's other processes, so that none of them outlives
  * its purpose: parent of the zygotes and of every runner, reaper of what runners leave behind.
  *
- *      caller ==channel== supervisor --- zygote (one a profile)
- *                             +--- runner --- the user's child processes
- *                             +--- runner
+ *      guardian
+ *         +--- supervisor ==channel== caller
+ *                  +--- zygote (one a profile)
+ *                  +--- runner --- the user's child processes
+ *                  +--- runner
  *
  * It is a program of its own (`tendril supervise FD PID`), so it shares nothing with the caller
  * but one socket, and it watches the caller by pidfd: when the caller dies in whatever way,
@@ -16,10 +18,9 @@
 
 struct td_error;
 
-/* Serves the pool behind channel_fd until it or process `caller` is gone. Detaches from the
- * process that started it first (forks; the starter sees its child exit 0). Returns when all is
- * cleaned up: 0, or a negative status when it could not begin. Main thread of a single-threaded
- * process. */
+/* Serves the pool behind channel_fd until it or process `caller` is gone. Forks first, see
+ * guardian.h. Returns when all is cleaned up: 0, or a negative status when it could not begin. Main
+ * thread of a single-threaded process. */
 int td_supervisor_run(int channel_fd, pid_t caller, struct td_error *err);
 
 #endif

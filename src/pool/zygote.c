@@ -141,7 +141,10 @@ static void on_frame(void *context, struct td_bytes frame)
         if (!request)
             return;
         if (message.forked.pid <= 0) {
-            fail(zygote, request, "the zygote could not fork");
+            struct td_error err;
+            (void)td_error_sys(&err, -message.forked.pid,
+                               "cannot fork a runner"); /* for its text */
+            fail(zygote, request, err.text);
             return;
         }
         request_free(request);

@@ -248,13 +248,16 @@ static void profile_fail(struct td_sched *sched, struct profile *profile,
     }
 }
 
-/* A runner that never came up: try again soon, unless that has been tried enough. */
+/* A runner that never came up: try again soon, unless that has been tried enough. Those that fail
+ * together (nobody was started since the last failure) have failed once. */
 static void start_failed(struct td_sched *sched, struct profile *profile,
                          const struct td_outcome *why, int64_t now)
 {
-    profile->failures++;
-    profile->start_at_ns = now + td_backoff_ns(START_BASE_NS, START_MAX_NS, profile->failures,
-                                               profile->id);
+    if (profile->failures == 0 || now >= profile->start_at_ns) {
+        profile->failures++;
+        profile->start_at_ns = now + td_backoff_ns(START_BASE_NS, START_MAX_NS, profile->failures,
+                                                   profile->id);
+    }
     if (profile->failures >= START_FAILURES_MAX && profile->runners == 0)
         profile_fail(sched, profile, why);
 }
@@ -278,6 +281,14 @@ static void bury(struct call *call, struct td_outcome *dead)
     outcome->detail = TD_TAKE(dead->detail);
 }
 
+/* Did the runner die before it had the call (it died idle, in the moment it was given work)? Then
+ * that was no attempt. It is not believed for ever: runners may die as soon as they are up. */
+static bool never_begun(struct call *call, const struct td_outcome *dead)
+{
+    return call->state == CALL_RUNNING && dead && dead->status == TD_OUTCOME_NOT_STARTED &&
+           ++call->unread < START_FAILURES_MAX;
+}
+
 void td_sched_runner_gone(struct td_sched *sched, uint32_t id, struct td_outcome **post_mortem,
                           int64_t now)
 {
@@ -289,7 +300,10 @@ void td_sched_runner_gone(struct td_sched *sched, uint32_t id, struct td_outcome
     struct profile *profile = runner->profile;
     td_runner_any_to_stopping(runner);
     struct call *call = runner->call;
-    if (call) {
+    if (call && never_begun(call, dead)) {
+        call->outcome->attempt--;
+        td_call_any_to_ready(sched, call);
+    } else if (call) {
         bury(call, dead);
         call->outcome->duration_ns = now - call->outcome->started_ns;
         td_heap_remove(&sched->timers, &call->when);

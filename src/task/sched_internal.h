@@ -56,6 +56,7 @@ struct call {
     struct td_outcome *outcome; /* made with the call, so that ending it never needs memory */
     enum call_state state;
     uint8_t stop_status; /* STOPPING: the outcome it will have */
+    unsigned unread;     /* runners that died before they had read it */
 };
 
 struct td_sched {

@@ -71,7 +71,7 @@ struct td_key {
                                       F(m, u64, peak_bytes) F(m, tail, detail)
 #define TD_FIELDS_zygote_ready(F, m)  F(m, u32, threads)
 #define TD_FIELDS_fork(F, m)          F(m, u32, runner) /* carries 3 descriptors */
-#define TD_FIELDS_forked(F, m)        F(m, u32, runner) F(m, i32, pid)
+#define TD_FIELDS_forked(F, m)        F(m, u32, runner) F(m, i32, pid) /* or minus an errno */
 
 /* M(number on the wire, NAME, name); numbers are never used again for something else. */
 #define TD_MESSAGES(M)                                                                           \
