@@ -43,7 +43,8 @@ struct sim {
     unsigned outcomes[MAPS][CALLS];
     unsigned fetched[MAPS][CALLS];
     unsigned attempts[MAPS][CALLS];
-    unsigned running; /* runners that execute a call */
+    unsigned unread[MAPS][CALLS]; /* of these, ended by a runner that had died before */
+    unsigned running;             /* runners that execute a call */
     unsigned alive;
     unsigned most_alive;
 };
@@ -89,8 +90,9 @@ static void do_start(struct sim *sim, uint32_t runner)
 
 static void do_run(struct sim *sim, const struct td_action *action)
 {
-    sim->attempts[action->map][action->index]++;
-    assert_int_equal(action->attempt, sim->attempts[action->map][action->index]);
+    unsigned attempts = ++sim->attempts[action->map][action->index];
+    assert_true(action->attempt <= attempts);
+    assert_true(action->attempt >= attempts - sim->unread[action->map][action->index]);
     assert_int_equal(*(const uint8_t *)td_blob_bytes(action->args).data, (uint8_t)action->index);
     struct event event = {.kind = EVENT_FINISH,
                           .at = sim->now + 1 + (int64_t)draw(sim, 200),
@@ -103,6 +105,10 @@ static void do_run(struct sim *sim, const struct td_action *action)
     if (draw(sim, 8) == 0) {
         event.kind = EVENT_GONE;
         event.status = draw(sim, 2) ? TD_OUTCOME_CRASHED : TD_OUTCOME_OUT_OF_MEMORY;
+    } else if (draw(sim, 8) == 0) {
+        event.kind = EVENT_GONE;
+        event.status = TD_OUTCOME_NOT_STARTED;
+        sim->unread[action->map][action->index]++;
     }
     plan(sim, event);
 }
@@ -259,8 +265,57 @@ static void test_sched_every_call_ends_once(void **state)
         run_seed(seed);
 }
 
+/* Runs the one call of a scheduler on a runner that comes up for it; its attempt, 0 for none. */
+static uint32_t run_once(struct td_sched *sched, uint32_t *ret_runner)
+{
+    struct td_action action;
+    uint32_t attempt = 0;
+    while (td_sched_next(sched, 0, &action)) {
+        if (action.type == TD_ACTION_START)
+            td_sched_runner_up(sched, action.runner, 0);
+        if (action.type == TD_ACTION_RUN) {
+            attempt = action.attempt;
+            *ret_runner = action.runner;
+        }
+        if (action.type == TD_ACTION_FINISH) {
+            assert_int_equal(action.outcome->status, TD_OUTCOME_NOT_STARTED);
+            assert_int_equal(action.outcome->attempt, 1);
+            td_outcome_free(action.outcome);
+        }
+        td_sched_check(sched);
+    }
+    return attempt;
+}
+
+/* A call whose runner had died before it came has not begun: it goes to another one, as the same
+ * attempt, though not for ever. */
+static void test_sched_unread_is_no_attempt(void **state)
+{
+    (void)state;
+    struct td_sched *sched;
+    uint32_t runner = 0;
+    struct td_blob *args = td_blob_new("", 0);
+    assert_int_equal(
+        td_sched_new((struct td_sched_options){.slots = 1, .runners_max = 2, .waiting_max = 1},
+                     &sched),
+        0);
+    assert_int_equal(td_sched_map_add(sched, &(struct td_sched_map){.id = 1, .retries = 0}), 0);
+    assert_int_equal(td_sched_fetched(sched, 1, 0, args, 0), 0);
+    td_blob_unref(args);
+    for (unsigned deaths = 0; deaths < 3; deaths++) {
+        assert_int_equal(run_once(sched, &runner), 1);
+        struct td_outcome *dead = td_outcome_new(0, 0, 0, TD_OUTCOME_NOT_STARTED);
+        td_sched_runner_gone(sched, runner, &dead, 0);
+    }
+    assert_int_equal(run_once(sched, &runner), 0);
+    td_sched_free(sched);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sched_every_call_ends_once)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sched_every_call_ends_once),
+        cmocka_unit_test(test_sched_unread_is_no_attempt),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

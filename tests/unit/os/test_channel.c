@@ -1,6 +1,8 @@
 #include "support.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -35,7 +37,8 @@ struct bench {
     struct td_loop *loop;
     struct end a;
     struct end b;
-    int raw; /* the other side of b where a test speaks bytes itself */
+    int raw;  /* the other side of b where a test speaks bytes itself */
+    int copy; /* of b's own side, as a forked child would have it */
     size_t fds_before;
 };
 
@@ -79,7 +82,7 @@ static struct bench *bench_new(void)
     struct bench *bench = td_alloc_zero(sizeof *bench);
     assert_non_null(bench);
     bench->fds_before = fds_before;
-    bench->raw = -1;
+    bench->raw = bench->copy = -1;
     assert_int_equal(td_loop_new(&bench->loop, NULL), 0);
     return bench;
 }
@@ -103,6 +106,7 @@ static int setup_raw(void **state)
     int pair[2];
     assert_int_equal(td_fd_socketpair(pair, NULL), 0);
     bench->raw = pair[0];
+    bench->copy = dup(pair[1]);
     end_open(bench, &bench->b, &pair[1]);
     *state = bench;
     return 0;
@@ -116,6 +120,7 @@ static int teardown(void **state)
     td_buf_done(&bench->a.seen);
     td_buf_done(&bench->b.seen);
     td_fd_close(&bench->raw);
+    td_fd_close(&bench->copy);
     td_loop_free(bench->loop);
     size_t fds_before = bench->fds_before;
     td_free(bench);
@@ -262,6 +267,34 @@ static void test_channel_frame_too_long(void **state)
     assert_int_equal(send_text(&bench->b, "x"), TD_ECLOSED);
 }
 
+/* Nonsense is found by its type: nobody waits for the gigabyte that "hello" announces. */
+static void test_channel_types(void **state)
+{
+    static const uint8_t types[] = {'a', 'b'};
+    struct bench *bench = bench_new();
+    struct td_channel_options only = options;
+    int pair[2];
+    only.types = types;
+    only.ntypes = sizeof types;
+    bench->b.loop = bench->loop;
+    td_buf_init(&bench->b.seen, 100);
+    assert_int_equal(td_fd_socketpair(pair, NULL), 0);
+    bench->raw = pair[0];
+    assert_int_equal(
+        td_channel_new(bench->loop, &pair[1], only, &events, &bench->b, &bench->b.channel, NULL),
+        0);
+    assert_int_equal(write(bench->raw, "\1\0\0\0b\2\0\0\0ax\5\0\0\0", 15), 15);
+    run(bench, 20);
+    saw(&bench->b, "b|ax|");
+    assert_int_equal(bench->b.closed, 0);
+    assert_int_equal(write(bench->raw, "hello", 5), 5);
+    run(bench, 1000);
+    assert_int_equal(bench->b.closed, 1);
+    assert_non_null(strstr(bench->b.reason, "unexpected type"));
+    *state = bench;
+    (void)teardown(state);
+}
+
 /* A claimed length costs nothing until the bytes come. */
 static void test_channel_length_is_only_a_claim(void **state)
 {
@@ -331,6 +364,81 @@ static void test_channel_peer_closes(void **state)
     assert_int_equal(bench->b.closed, 1);
     assert_non_null(strstr(bench->b.reason, "closed the connection"));
     assert_int_equal(send_text(&bench->b, "x"), TD_ECLOSED);
+}
+
+/* Did the peer read everything before it closed? */
+static void test_channel_unread(void **state)
+{
+    struct bench *bench = *state;
+    char byte;
+    assert_int_equal(send_text(&bench->b, "x"), 0);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(read(bench->raw, &byte, 1), 1);
+    td_fd_close(&bench->raw);
+    run(bench, 1000);
+    assert_int_equal(bench->b.closed, 1);
+    assert_false(td_channel_unread(bench->b.channel));
+}
+
+static void test_channel_unread_in_socket(void **state)
+{
+    struct bench *bench = *state;
+    char byte;
+    assert_int_equal(send_text(&bench->b, "x"), 0);
+    assert_int_equal(read(bench->raw, &byte, 1), 1); /* the others are left */
+    td_fd_close(&bench->raw);
+    run(bench, 1000);
+    assert_int_equal(bench->b.closed, 1);
+    assert_true(td_channel_unread(bench->b.channel));
+}
+
+static void test_channel_unread_when_closed(void **state)
+{
+    struct bench *bench = *state;
+    td_fd_close(&bench->raw);
+    assert_int_equal(send_text(&bench->b, "x"), 0); /* it is not known yet */
+    run(bench, 1000);
+    assert_int_equal(bench->b.closed, 1);
+    assert_true(td_channel_unread(bench->b.channel));
+}
+
+static void *close_after_end(void *context)
+{
+    int *fd = context;
+    char byte;
+    while (read(*fd, &byte, 1) > 0)
+        continue;
+    (void)poll(NULL, 0, 20);
+    td_fd_close(fd);
+    return NULL;
+}
+
+/* It hears the end although somebody has a copy of our socket; we wait until it has closed. */
+static void test_channel_hang_up(void **state)
+{
+    struct bench *bench = *state;
+    pthread_t thread;
+    int64_t began = td_clock_now();
+    int64_t deadline = began + 5 * TD_NS_PER_S;
+    assert_int_equal(send_text(&bench->b, "good bye"), 0);
+    assert_int_equal(pthread_create(&thread, NULL, close_after_end, &bench->raw), 0);
+    bench->b.channel = td_channel_hang_up(bench->b.channel, deadline);
+    assert_null(bench->b.channel);
+    assert_true(td_clock_now() >= began + 20 * TD_NS_PER_MS);
+    assert_true(td_clock_now() < deadline);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(bench->b.closed, 0); /* no events */
+    assert_null(td_channel_hang_up(NULL, 0));
+}
+
+static void test_channel_hang_up_deadline(void **state)
+{
+    struct bench *bench = *state;
+    assert_int_equal(write(bench->raw, "\1\0\0\0a", 5), 5); /* what still comes is dropped */
+    int64_t deadline = td_clock_now() + 30 * TD_NS_PER_MS;
+    bench->b.channel = td_channel_hang_up(bench->b.channel, deadline);
+    assert_true(td_clock_now() >= deadline);
+    saw(&bench->b, "");
 }
 
 /* Sending to a peer that is gone does not end reading what it said. */
@@ -578,7 +686,13 @@ int main(void)
         RAW_TEST(test_channel_no_memory_to_read),
         PAIR_TEST(test_channel_no_memory_to_send),
         cmocka_unit_test(test_channel_new_fails),
+        cmocka_unit_test(test_channel_types),
         PAIR_TEST(test_channel_peer_closes),
+        RAW_TEST(test_channel_unread),
+        RAW_TEST(test_channel_unread_in_socket),
+        RAW_TEST(test_channel_unread_when_closed),
+        RAW_TEST(test_channel_hang_up),
+        RAW_TEST(test_channel_hang_up_deadline),
         RAW_TEST(test_channel_send_to_closed),
         RAW_TEST(test_channel_free_in_frame),
         cmocka_unit_test(test_channel_free_in_closed),

@@ -1,5 +1,6 @@
 #include "support.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -180,6 +181,64 @@ static void test_proc_pidfd(void **state)
     assert_int_equal(fd, -1);
 }
 
+static void on_child(int number)
+{
+    (void)number;
+    (void)write(STDOUT_FILENO, "SIGCHLD", 7);
+    _exit(1);
+}
+
+/* The program runs, and the process that started it has no child, had none, and got no signal. */
+static void test_proc_spawn_apart(void **state)
+{
+    (void)state;
+    char *argv[4];
+    int ends[2];
+    char text[64] = "";
+    size_t fds = support_fds();
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    assert_true(signal(SIGCHLD, on_child) != SIG_ERR);
+    struct td_proc_fd handed[] = {{ends[1], 1}};
+    (void)shell(argv, "echo $PPID; exec >&-; sleep 0.2");
+    assert_int_equal(td_proc_spawn_apart(argv, NULL, NULL, handed, 1, NULL), 0);
+    td_fd_close(&ends[1]);
+    assert_true(read(ends[0], text, sizeof text - 1) > 0);
+    assert_int_not_equal(strtoul(text, NULL, 10), (unsigned long)getpid());
+    assert_int_equal(waitpid(-1, NULL, WNOHANG | __WALL), -1);
+    assert_int_equal(errno, ECHILD);
+    assert_true(signal(SIGCHLD, SIG_DFL) != SIG_ERR);
+    td_fd_close(&ends[0]);
+    assert_int_equal(support_fds(), fds);
+}
+
+static void test_proc_spawn_apart_fails(void **state)
+{
+    (void)state;
+    struct td_error err = {0};
+    char *argv[] = {"/no/such/program", NULL};
+    assert_int_equal(td_proc_spawn_apart(argv, NULL, NULL, NULL, 0, &err), TD_ENOTFOUND);
+    assert_non_null(strstr(err.text, "/no/such/program"));
+    td_mem_fail(1, 0);
+    assert_int_equal(td_proc_spawn_apart(argv, NULL, NULL, NULL, 0, &err), TD_ENOMEM);
+    assert_int_equal(waitpid(-1, NULL, WNOHANG | __WALL), -1);
+}
+
+static void test_proc_ending(void **state)
+{
+    (void)state;
+    char *argv[] = {"sleep", "60", NULL};
+    pid_t pid;
+    siginfo_t info;
+    assert_false(td_proc_ending(getpid()));
+    assert_int_equal(td_proc_spawn(argv, NULL, NULL, NULL, 0, &pid, NULL), 0);
+    assert_false(td_proc_ending(pid));
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+    assert_true(td_proc_ending(pid)); /* a zombie */
+    (void)support_reap(pid);
+    assert_true(td_proc_ending(pid));
+}
+
 /* A family whose members all hold a pipe's write end: when the last is dead, the pipe ends. */
 struct family {
     pid_t root;
@@ -354,6 +413,20 @@ static void use_memory(_Atomic int *forks)
     }
 }
 
+/* Everything below this process goes, also what its children leave behind as they die. */
+static void test_proc_end_below(void **state)
+{
+    (void)state;
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+    struct family family = family_start(orphans);
+    family_wait(&family, 1);
+    td_proc_end_below();
+    family_ended(&family);
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+    assert_int_equal(errno, ECHILD);
+    td_proc_end_below(); /* nothing to do */
+}
+
 static void test_proc_tree_rss(void **state)
 {
     (void)state;
@@ -400,13 +473,17 @@ int main(void)
         cmocka_unit_test(test_proc_spawn_session),
         cmocka_unit_test(test_proc_spawn_signals),
         cmocka_unit_test(test_proc_spawn_fds),
+        cmocka_unit_test(test_proc_spawn_apart),
+        cmocka_unit_test(test_proc_spawn_apart_fails),
         cmocka_unit_test(test_proc_pidfd),
+        cmocka_unit_test(test_proc_ending),
         cmocka_unit_test(test_proc_kill_tree_fork_bomb),
         cmocka_unit_test(test_proc_kill_tree_orphans),
         cmocka_unit_test(test_proc_kill_tree_spare_root),
         cmocka_unit_test(test_proc_kill_tree_stopped),
         cmocka_unit_test(test_proc_kill_tree_gone),
         cmocka_unit_test(test_proc_kill_tree_no_memory),
+        cmocka_unit_test(test_proc_end_below),
         cmocka_unit_test(test_proc_tree_rss),
         cmocka_unit_test(test_proc_threads),
     };
