@@ -291,7 +291,7 @@ int td_client_wait(struct td_client *client, int64_t deadline_ns)
         uint32_t seen = td_event_read(&client->event);
         lock(client);
         bool ready = client->woken || !td_list_empty(&client->notices);
-        bool over = client->closed;
+        bool over = client->closed || client->lost;
         int64_t due = output_due_ns(client);
         client->woken = false;
         unlock(client);
@@ -349,6 +349,8 @@ struct td_map *td_client_take_notice(struct td_client *client)
 
 struct td_client_info td_client_info(struct td_client *client)
 {
+    if (td_client_forked(client))
+        return (struct td_client_info){0};
     lock(client);
     struct td_client_info info = client->info;
     unlock(client);

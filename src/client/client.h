@@ -5,7 +5,8 @@
  *
  * A client has one loop thread, which owns bus, node and pool. Everything below may be called
  * from any thread, at once; waiting is done without holding the lock. A client does not survive
- * fork(): in the child every function gives TD_EFORKED.
+ * fork(): in the child every function gives TD_EFORKED, does nothing, or says that there is
+ * nothing, and maps are cancelled.
  * Lifetime: td_client_new .. td_client_close, which cancels all maps and ends all processes; from
  * then on everything says TD_ECLOSED. The memory goes with the last reference; each map holds
  * one. */

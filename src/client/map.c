@@ -267,8 +267,11 @@ void td_map_cancel_call(struct td_map *map, uint64_t index)
     unlock(map);
 }
 
+/* A thread that the child does not have may hold the lock for ever: nobody looks there. */
 struct td_window_counts td_map_counts(struct td_map *map)
 {
+    if (td_client_forked(map->client))
+        return (struct td_window_counts){0};
     lock(map);
     struct td_window_counts counts = td_window_counts(map->window);
     unlock(map);
@@ -277,6 +280,8 @@ struct td_window_counts td_map_counts(struct td_map *map)
 
 enum td_window_call td_map_state(struct td_map *map, uint64_t index)
 {
+    if (td_client_forked(map->client))
+        return TD_CALL_UNKNOWN;
     lock(map);
     enum td_window_call state = td_window_state(map->window, index);
     unlock(map);
@@ -285,6 +290,8 @@ enum td_window_call td_map_state(struct td_map *map, uint64_t index)
 
 bool td_map_cancelled(struct td_map *map)
 {
+    if (td_client_forked(map->client))
+        return true;
     lock(map);
     bool cancelled = map->cancelled;
     unlock(map);
@@ -294,6 +301,8 @@ bool td_map_cancelled(struct td_map *map)
 int td_map_logs(struct td_map *map, uint64_t index, int stream, struct td_blob **ret_text,
                 uint64_t *ret_lost)
 {
+    if (td_client_forked(map->client))
+        return TD_EFORKED;
     lock(map);
     int r = td_log_read(&map->log, index, stream, ret_text);
     *ret_lost = map->log.lost;

@@ -71,7 +71,7 @@ def processes() -> Iterator[Process]:
         if not entry.isdecimal():
             continue
         pid = int(entry)
-        state, parent = (_read(pid, "stat").rpartition(b")")[2].split() + [b"Z", b"0"])[:2]
+        state, parent = [*_read(pid, "stat").rpartition(b")")[2].split(), b"Z", b"0"][:2]
         if state not in (b"Z", b"X"):
             argv = _read(pid, "cmdline").decode(errors="replace").split("\0")[:-1]
             yield Process(pid, int(parent), tuple(argv))
@@ -119,11 +119,17 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
 class Program:
     """A Python program in a process of its own, and everything that it starts.
 
-    On leaving, all of that is killed; `gone` tells whether it had ended by itself.
+    On leaving, all of that is killed; `left` tells whether it had ended by itself.
     """
 
     def __init__(
-        self, text: str, folder: Path, *arguments: str, argv: list[str] | None = None, **more: str
+        self,
+        text: str,
+        folder: Path,
+        *,
+        argv: list[str] | None = None,
+        terminal: int | None = None,
+        **more: str,
     ) -> None:
         self.mark = uuid.uuid4().hex
         self.folder = folder
@@ -139,13 +145,14 @@ class Program:
             MARK: self.mark,
         }
         self.process = subprocess.Popen(
-            argv or [sys.executable, str(self.path), *arguments],
+            argv or [sys.executable, str(self.path)],
             cwd=folder,
             env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL if terminal is None else terminal,
+            stdout=subprocess.PIPE if terminal is None else terminal,
+            stderr=subprocess.PIPE if terminal is None else terminal,
             text=True,
+            start_new_session=terminal is not None,
         )
 
     def __enter__(self) -> Program:
