@@ -146,7 +146,7 @@ tendril_sleep = tendril.function(_sleep_10ms)
 
 @contextmanager
 def calls_of_10ms() -> Iterator[dict[str, Measure]]:
-    """Time over the ideal for calls of 10 ms, which sleep: the load of the machine counts little."""
+    """Time over the ideal for calls of 10 ms; they sleep, so that other load counts little."""
     calls = 200
     cores = tendril_sleep.cluster.cores
     ideal = calls * 0.01 / cores

@@ -3,19 +3,20 @@ same interpreter, module path, environment variables and working folder as the c
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tendril import _pickling
+from tendril import _pickling, _tendril
 
 # One call, one core, unless the user says otherwise: every runner starting as many threads as
 # there are cores would slow all of them down.
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_THREAD_VARIABLES = (b"OMP_NUM_THREADS=", b"OPENBLAS_NUM_THREADS=", b"MKL_NUM_THREADS=")
 
 # Set anew for each test: runners that were started for it would serve one test only.
-_PASSING = "PYTEST_CURRENT_TEST"
+_PASSING = b"PYTEST_CURRENT_TEST="
 
 _BOOT = "import sys; sys.path[:] = {path!r}; from tendril import _runner; _runner.main({preload!r})"
 
@@ -27,10 +28,6 @@ class Surroundings(NamedTuple):
     argv: bytes
     env: bytes
     cwd: bytes
-
-
-def _joined(words: list[str]) -> bytes:
-    return b"".join(os.fsencode(word) + b"\0" for word in words)
 
 
 def _flags() -> list[str]:
@@ -46,18 +43,46 @@ def _flags() -> list[str]:
     return words + [f"-W{option}" for option in sys.warnoptions]
 
 
+def _environment(environ: Mapping[str, str] | None, cpu: float | None) -> bytes:
+    """The variables of this process, with those added, and thread counts where none are set."""
+    block = _tendril.environ()
+    if environ or _PASSING in block:
+        pairs = (entry.partition(b"=") for entry in block.split(b"\0")[:-1])
+        variables = {name: value for name, _, value in pairs}
+        variables.pop(_PASSING[:-1], None)
+        for name, value in (environ or {}).items():
+            variables[os.fsencode(name)] = os.fsencode(value)
+        block = b"".join(b"%b=%b\0" % pair for pair in variables.items())
+    start = b"\0" + block
+    threads = b"%d\0" % max(1, int(cpu or 1))
+    return block + b"".join(
+        name + threads for name in _THREAD_VARIABLES if b"\0" + name not in start
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _command(path: tuple[str, ...], preload: tuple[str, ...], flags: tuple[str, ...]) -> bytes:
+    boot = _BOOT.format(path=list(path), preload=list(preload))
+    words = [sys.executable, *flags, "-c", boot]
+    return b"".join(os.fsencode(word) + b"\0" for word in words)
+
+
+def _folder() -> bytes:
+    """The working folder; the runners' own when it was removed under us."""
+    try:
+        return os.getcwdb()
+    except FileNotFoundError:
+        return b""
+
+
 def capture(fn: Any, environ: Mapping[str, str] | None, cpu: float | None) -> Surroundings:
     """What the runners of this function need.
 
     environ: variables to add; cpu: cores that a call may use, or None for one.
     """
-    boot = _BOOT.format(path=sys.path, preload=_pickling.packages_of(fn))
-    variables = {**os.environ, **(environ or {})}
-    variables.pop(_PASSING, None)
-    for name in _THREAD_VARIABLES:
-        variables.setdefault(name, str(max(1, int(cpu or 1))))
+    preload = tuple(_pickling.packages_of(fn))
     return Surroundings(
-        argv=_joined([sys.executable, *_flags(), "-c", boot]),
-        env=_joined([f"{name}={value}" for name, value in sorted(variables.items())]),
-        cwd=os.fsencode(os.getcwd()),
+        argv=_command(tuple(sys.path), preload, tuple(_flags())),
+        env=_environment(environ, cpu),
+        cwd=_folder(),
     )

@@ -87,7 +87,7 @@ def _fork(
 def _fork_again(
     orders: _tendril.Seat, orders_fd: int, runner: int, channel: int, out: int, err: int
 ) -> None:
-    """In the process between: exits by 0, or by the number of the error that kept it from forking."""
+    """In the process between: exits by 0, or by the errno that kept it from forking."""
     code = errno.ENOMEM
     try:
         middle_fd = os.pidfd_open(os.getpid())
