@@ -11,7 +11,7 @@ from typing import Any, Literal
 from tendril import _progress, _tendril, errors
 from tendril._feed import Feeder
 from tendril._outcome import Outcome, error_of, tame, value_of
-from tendril._session import Session
+from tendril._session import FORKED, Session
 
 Errors = Literal["raise", "return", "skip"]
 ERRORS = ("raise", "return", "skip")
@@ -56,7 +56,7 @@ def core_error(error: _tendril.Error, what: str) -> errors.TendrilError:
         case "TD_ECLOSED":
             return errors.ClosedError(f"{what}: the session is closed")
         case "TD_EFORKED":
-            return errors.ForkedError(f"{what}: {text}")
+            return errors.ForkedError(f"{what}: {FORKED}")
         case _:
             return errors.TendrilError(f"{what}: {text}")
 
