@@ -14,6 +14,7 @@
 
 #include "base/blob.h"
 #include "base/err.h"
+#include "base/mem.h"
 #include "base/text.h"
 #include "os/clock.h"
 #include "task/outcome.h"
@@ -262,6 +263,27 @@ static void test_client_survives_its_supervisor(void **state)
     td_client_unref(client);
 }
 
+/* Allocations are the one cost of a call that does not depend on the machine. */
+static void test_client_keeps_a_budget_per_call(void **state)
+{
+    (void)state;
+    enum { CALLS = 200, ALLOCATIONS_MAX = 12 };
+    struct td_client *client = client_new();
+    struct td_map *map = map_new(client, (struct td_spec){0});
+    submit(map, "echo:warm");
+    assert_value(next(map), TD_OUTCOME_OK, "warm");
+    uint64_t before = td_mem_count();
+    for (int i = 0; i < CALLS; i++)
+        submit(map, "echo:x");
+    for (int i = 0; i < CALLS; i++)
+        assert_value(next(map), TD_OUTCOME_OK, "x");
+    uint64_t each = (td_mem_count() - before) / CALLS;
+    print_message("%llu allocations a call\n", (unsigned long long)each);
+    assert_true(each <= ALLOCATIONS_MAX);
+    td_map_unref(map);
+    td_client_unref(client);
+}
+
 static void *many_calls(void *context)
 {
     struct td_client *client = context;
@@ -325,6 +347,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_client_names_why_nothing_starts),
         cmocka_unit_test(test_client_limits_memory),
         cmocka_unit_test(test_client_survives_its_supervisor),
+        cmocka_unit_test(test_client_keeps_a_budget_per_call),
         cmocka_unit_test(test_client_serves_many_threads),
         cmocka_unit_test(test_client_closes_under_readers),
     };
