@@ -41,6 +41,45 @@ static void hand_on(struct td_lines *lines, int stream, const void *data, size_t
         lines->fn(lines->context, stream, (struct td_bytes){data, len});
 }
 
+/* How many bytes at the end begin a UTF-8 character that is not complete: 0 to 3. */
+static size_t cut_character(const char *data, size_t len)
+{
+    for (size_t i = 1; i <= 3 && i <= len; i++) {
+        unsigned char byte = (unsigned char)data[len - i];
+        if (byte < 0x80)
+            return 0;
+        if (byte >= 0xc0) {
+            size_t size = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
+            return i < size ? i : 0;
+        }
+    }
+    return 0; /* it is something else than UTF-8 */
+}
+
+/* Adds to the line that has begun. One that is too long is handed on in pieces, which end between
+ * characters: each of them is read by itself. */
+static void grow(struct td_lines *lines, int stream, const char *data, size_t len)
+{
+    struct td_buf *partial = &lines->partial[stream - 1];
+    while (len) {
+        size_t room = TD_LINE_MAX - partial->len;
+        size_t n = len < room ? len : room;
+        if (td_buf_add(partial, data, n) < 0) {
+            hand_on(lines, stream, partial->data, partial->len);
+            td_buf_clear(partial);
+            hand_on(lines, stream, data, len);
+            return;
+        }
+        data += n;
+        len -= n;
+        if (len) {
+            size_t piece = partial->len - cut_character(partial->data, partial->len);
+            hand_on(lines, stream, partial->data, piece);
+            td_buf_drop(partial, piece);
+        }
+    }
+}
+
 void td_lines_add(struct td_lines *lines, int stream, struct td_bytes text)
 {
     struct td_buf *partial = &lines->partial[stream - 1];
@@ -51,23 +90,14 @@ void td_lines_add(struct td_lines *lines, int stream, struct td_bytes text)
     if (whole && partial->len) {
         /* Finish the line that had begun, then the rest of the whole lines in one piece. */
         size_t first = (size_t)((const char *)memchr(data, '\n', whole) - data) + 1;
-        if (td_buf_add(partial, data, first) < 0) {
-            hand_on(lines, stream, partial->data, partial->len);
-            hand_on(lines, stream, data, first);
-        } else {
-            hand_on(lines, stream, partial->data, partial->len);
-        }
+        grow(lines, stream, data, first);
+        hand_on(lines, stream, partial->data, partial->len);
         td_buf_clear(partial);
         hand_on(lines, stream, data + first, whole - first);
     } else {
         hand_on(lines, stream, data, whole);
     }
-    size_t rest = text.len - whole;
-    if (td_buf_add(partial, data + whole, rest) < 0) {
-        hand_on(lines, stream, partial->data, partial->len);
-        td_buf_clear(partial);
-        hand_on(lines, stream, data + whole, rest);
-    }
+    grow(lines, stream, data + whole, text.len - whole);
 }
 
 void td_lines_end(struct td_lines *lines)

@@ -1,7 +1,8 @@
 /* lines.h: cuts what one call writes into whole lines, and keeps its last ones for a post-mortem.
  *
  * Standard output and error are cut apart; each piece that is handed on ends with a newline,
- * except the last of a call and pieces of a line longer than TD_LINE_MAX.
+ * except the last of a call and pieces of a line longer than TD_LINE_MAX. No piece ends within a
+ * character of UTF-8.
  * Threads: one owner. Lifetime: embedded; td_lines_init .. td_lines_done. */
 #ifndef TD_NODE_LINES_H
 #define TD_NODE_LINES_H

@@ -56,9 +56,54 @@ static void test_lines_too_long_come_in_pieces(void **state)
     td_lines_add(&lines, 1, (struct td_bytes){text, sizeof text});
     assert_int_equal(heard.len, 0);
     td_lines_add(&lines, 1, (struct td_bytes){text, sizeof text});
-    assert_int_equal(heard.len, 2 * sizeof text);
+    assert_int_equal(heard.len, TD_LINE_MAX);
     add(&lines, 1, "\n");
     assert_int_equal(heard.len, 2 * sizeof text + 1);
+    td_lines_done(&lines);
+}
+
+static void hear_characters(void *context, int stream, struct td_bytes text)
+{
+    hear(context, stream, text);
+    const unsigned char *bytes = text.data;
+    assert_int_equal(bytes[0] & 0xc0, 0xc0);            /* begins with a character */
+    assert_int_equal(bytes[text.len - 1] & 0xc0, 0x80); /* ends with its last byte */
+}
+
+static void test_lines_too_long_are_cut_between_characters(void **state)
+{
+    (void)state;
+    static const char *const characters[] = {"\xc3\xa9", "\xe6\x97\xa5", "\xf0\x9f\x98\x80"};
+    static struct heard heard;
+    for (size_t i = 0; i < 3; i++) {
+        struct td_lines lines;
+        size_t size = strlen(characters[i]);
+        heard = (struct heard){.len = 0};
+        td_lines_init(&lines, hear_characters, &heard);
+        for (size_t n = 0; n < 150000 / size; n++)
+            for (size_t byte = 0; byte < size; byte += 2) /* as reading may cut it, too */
+                td_lines_add(&lines, 1,
+                             (struct td_bytes){characters[i] + byte, size - byte < 2 ? 1 : 2});
+        td_lines_end(&lines);
+        assert_int_equal(heard.len, 150000 / size * size);
+        assert_int_equal(heard.pieces, 3);
+        td_lines_done(&lines);
+    }
+}
+
+static void test_lines_that_are_no_text_are_cut_anywhere(void **state)
+{
+    (void)state;
+    static struct heard heard;
+    static char junk[TD_LINE_MAX + 100];
+    struct td_lines lines;
+    heard = (struct heard){.len = 0};
+    memset(junk, 0x80, sizeof junk);
+    td_lines_init(&lines, hear, &heard);
+    td_lines_add(&lines, 1, (struct td_bytes){junk, sizeof junk});
+    td_lines_end(&lines);
+    assert_int_equal(heard.len, sizeof junk);
+    assert_memory_equal(heard.text, junk, sizeof junk);
     td_lines_done(&lines);
 }
 
@@ -88,6 +133,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lines_are_handed_on_whole),
         cmocka_unit_test(test_lines_too_long_come_in_pieces),
+        cmocka_unit_test(test_lines_too_long_are_cut_between_characters),
+        cmocka_unit_test(test_lines_that_are_no_text_are_cut_anywhere),
         cmocka_unit_test(test_lines_tail_keeps_the_last),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
