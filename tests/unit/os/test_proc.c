@@ -16,6 +16,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "os/fd.h"
 #include "os/proc.h"
 
@@ -203,7 +204,9 @@ static void test_proc_spawn_apart(void **state)
     assert_int_equal(td_proc_spawn_apart(argv, NULL, NULL, handed, 1, NULL), 0);
     td_fd_close(&ends[1]);
     assert_true(read(ends[0], text, sizeof text - 1) > 0);
-    assert_int_not_equal(strtoul(text, NULL, 10), (unsigned long)getpid());
+    uint64_t parent = 0;
+    assert_int_equal(td_text_u64(text, td_text_digits(text), &parent), 0);
+    assert_int_not_equal(parent, getpid());
     assert_int_equal(waitpid(-1, NULL, WNOHANG | __WALL), -1);
     assert_int_equal(errno, ECHILD);
     assert_true(signal(SIGCHLD, SIG_DFL) != SIG_ERR);
