@@ -84,12 +84,21 @@ Terminal = Callable[..., Ended]
 
 @pytest.fixture
 def run_in_terminal(run_script: RunScript) -> Terminal:
-    """Runs a program on a pseudo-terminal; `out` is all that the terminal was sent."""
+    """Runs a program on a pseudo-terminal; `out` is all that the terminal was sent.
 
-    def run(source: str, *, columns: int = 100, pipe_stderr: bool = False, **environ: str) -> Ended:
+    once: a text, and what to do when the terminal shows it.
+    """
+
+    def run(
+        source: str,
+        *,
+        once: tuple[str, Callable[[], None]] | None = None,
+        pipe_stderr: bool = False,
+        **environ: str,
+    ) -> Ended:
         path = run_script.write(source)
         ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
         with tempfile.TemporaryFile() as err:
             process = subprocess.Popen(
                 [sys.executable, str(path)],
@@ -102,7 +111,7 @@ def run_in_terminal(run_script: RunScript) -> Terminal:
             )
             os.close(theirs)
             try:
-                out = _read_all(ours)
+                out = _read_all(ours, once)
                 code = process.wait(SCRIPT_S)
             finally:
                 os.close(ours)
@@ -114,7 +123,7 @@ def run_in_terminal(run_script: RunScript) -> Terminal:
     return run
 
 
-def _read_all(terminal: int) -> bytes:
+def _read_all(terminal: int, once: tuple[str, Callable[[], None]] | None) -> bytes:
     """Everything until the last process that has the other side open is gone."""
     deadline = time.monotonic() + SCRIPT_S
     data = b""
@@ -130,6 +139,9 @@ def _read_all(terminal: int) -> bytes:
         if not part:
             return data
         data += part
+        if once is not None and once[0].encode() in data:
+            once[1]()
+            once = None
 
 
 class Gate:
