@@ -153,6 +153,10 @@ static int spawn_and_end(void *context)
     return 0;
 }
 
+/* glibc's clone by its other name: ThreadSanitizer takes a `clone` for a fork, and would stop
+ * watching the calling thread. */
+extern __typeof__(clone) __clone;
+
 /* A process in between starts the program and ends, so that this is nobody's child. Like
  * posix_spawn's own it runs on our memory while the calling thread waits (CLONE_VFORK), with a
  * stack of its own and all signals blocked; it has no exit signal, so that only __WCLONE sees it.
@@ -170,7 +174,7 @@ int td_proc_spawn_apart(char *const argv[], char *const env[], const char *cwd,
     sigset_t all, before;
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before); /* cannot fail: the arguments are valid */
-    pid_t between = clone(spawn_and_end, (void *)top, CLONE_VM | CLONE_VFORK, &apart);
+    pid_t between = __clone(spawn_and_end, (void *)top, CLONE_VM | CLONE_VFORK, &apart);
     int e = errno;
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL); /* as above */
     while (between > 0 && waitpid(between, NULL, __WCLONE) < 0 && errno == EINTR)
