@@ -8,9 +8,12 @@ import datetime
 import enum
 import functools
 import importlib
+import itertools
 import os
 import pickle
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -83,6 +86,19 @@ def test_call_with_wrong_arguments_is_the_functions_own_type_error() -> None:
 )
 def test_values_come_back_equal(value: Any) -> None:
     assert tendril.function(lambda x: x)(value) == value
+
+
+def test_arrays_and_frames() -> None:
+    numpy = pytest.importorskip("numpy")
+    pandas = pytest.importorskip("pandas")
+    array = numpy.arange(100_000, dtype="float32").reshape(100, -1)
+    frame = pandas.DataFrame({"a": range(1000), "b": [str(i) for i in range(1000)]})
+    mirror = tendril.function(lambda *values: values)
+    back, column, again = mirror(array, array[:, 3], frame)
+    assert numpy.array_equal(back, array)
+    assert numpy.array_equal(column, array[:, 3])
+    pandas.testing.assert_frame_equal(again, frame)
+    back[0, 0] = 1  # a result is the caller's own, to be changed at will
 
 
 def test_identity_inside_one_value_is_kept() -> None:
@@ -416,6 +432,68 @@ def test_definitions_change_between_calls_as_in_a_notebook(run_script: RunScript
     """)
 
 
+def test_main_without_a_file(run_script: RunScript) -> None:
+    """python -c, and a script from standard input."""
+    program = """
+import tendril
+class A:
+    n = 1
+@tendril.function
+def f(a): return a.n, A()
+n, a = f(A())
+assert n == 1 and type(a) is A
+print(list(f.map([a]))[0][0])
+"""
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"1\n"
+    done = subprocess.run(
+        [sys.executable, "-"], input=program.encode(), capture_output=True, check=True
+    )
+    assert done.stdout == b"1\n"
+
+
+def test_main_of_a_package(tmp_path: Path) -> None:
+    """python -m package: relative imports, at the top and inside the function."""
+    package = tmp_path / "tendril_t_run"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "part.py").write_text("RATE = 3\ndef scale(x): return RATE * x\n")
+    (package / "__main__.py").write_text(
+        "import tendril\n"
+        "from . import part\n"
+        "from .part import scale\n"
+        "@tendril.function\n"
+        "def f(x):\n"
+        "    from .part import scale as inner\n"
+        "    return scale(x), part.scale(x), inner(x)\n"
+        "print(f(2))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "tendril_t_run"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("(6, 6, 6)\n", "")
+
+
+def test_first_use_from_many_threads_at_once(run_script: RunScript) -> None:
+    ended = run_script("""
+        import threading
+        import tendril
+
+        f = tendril.function(lambda x: x * x)
+        start, got = threading.Barrier(16), []
+
+        def work(i):
+            start.wait()
+            got.append(f(i))
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(16)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        print(sorted(got) == [i * i for i in range(16)], f.cluster.cores)
+    """)
+    assert ended.out == "True 2\n"
+
+
 @pytest.fixture
 def local_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -644,6 +722,17 @@ def test_what_is_not_built_says_so() -> None:
     with pytest.raises(tendril.NotAvailable, match="detach"):
         results.detach()
     assert list(results) == [2]
+
+
+def test_calls_that_want_all_cores_run_one_at_a_time() -> None:
+    @tendril.function(cpu=2)
+    def work(i: int) -> tuple[float, float]:
+        begin = time.monotonic()
+        time.sleep(0.02)
+        return begin, time.monotonic()
+
+    spans = sorted(work.map(range(6)))
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(spans))
 
 
 def test_shared_cpu_limits_are_taken() -> None:
