@@ -8,7 +8,7 @@ void td_lines_init(struct td_lines *lines, td_lines_fn *fn, void *context)
 {
     td_buf_init(&lines->partial[0], TD_LINE_MAX);
     td_buf_init(&lines->partial[1], TD_LINE_MAX);
-    lines->tail_len = 0;
+    lines->tail.len = 0;
     lines->fn = fn;
     lines->context = context;
 }
@@ -19,26 +19,29 @@ void td_lines_done(struct td_lines *lines)
     td_buf_done(&lines->partial[1]);
 }
 
-static void keep_tail(struct td_lines *lines, struct td_bytes text)
+static void tail_add(struct td_tail *tail, struct td_bytes text)
 {
     if (text.len >= TD_TAIL_MAX) {
-        memcpy(lines->tail, (const char *)text.data + text.len - TD_TAIL_MAX, TD_TAIL_MAX);
-        lines->tail_len = TD_TAIL_MAX;
+        memcpy(tail->text, (const char *)text.data + text.len - TD_TAIL_MAX, TD_TAIL_MAX);
+        tail->len = TD_TAIL_MAX;
         return;
     }
     size_t keep = TD_TAIL_MAX - text.len;
-    if (lines->tail_len > keep) {
-        memmove(lines->tail, lines->tail + lines->tail_len - keep, keep);
-        lines->tail_len = keep;
+    if (tail->len > keep) {
+        memmove(tail->text, tail->text + tail->len - keep, keep);
+        tail->len = keep;
     }
-    memcpy(lines->tail + lines->tail_len, text.data, text.len);
-    lines->tail_len += text.len;
+    memcpy(tail->text + tail->len, text.data, text.len);
+    tail->len += text.len;
 }
 
 static void hand_on(struct td_lines *lines, int stream, const void *data, size_t len)
 {
-    if (len)
-        lines->fn(lines->context, stream, (struct td_bytes){data, len});
+    struct td_bytes text = {data, len};
+    if (!len)
+        return;
+    tail_add(&lines->tail, text);
+    lines->fn(lines->context, stream, text);
 }
 
 /* How many bytes at the end begin a UTF-8 character that is not complete: 0 to 3. */
@@ -84,7 +87,6 @@ void td_lines_add(struct td_lines *lines, int stream, struct td_bytes text)
 {
     struct td_buf *partial = &lines->partial[stream - 1];
     const char *data = text.data;
-    keep_tail(lines, text);
     const char *last = memrchr(data, '\n', text.len);
     size_t whole = last ? (size_t)(last - data) + 1 : 0;
     if (whole && partial->len) {
@@ -106,10 +108,20 @@ void td_lines_end(struct td_lines *lines)
         hand_on(lines, i + 1, lines->partial[i].data, lines->partial[i].len);
         td_buf_clear(&lines->partial[i]);
     }
-    lines->tail_len = 0;
+    lines->tail.len = 0;
 }
 
+/* Lines that have begun come last, each on a line of its own. */
 struct td_blob *td_lines_tail(const struct td_lines *lines)
 {
-    return lines->tail_len ? td_blob_new(lines->tail, lines->tail_len) : NULL;
+    struct td_tail tail = lines->tail;
+    for (int i = 0; i < 2; i++) {
+        const struct td_buf *partial = &lines->partial[i];
+        if (!partial->len)
+            continue;
+        if (tail.len && tail.text[tail.len - 1] != '\n')
+            tail_add(&tail, (struct td_bytes){"\n", 1});
+        tail_add(&tail, (struct td_bytes){partial->data, partial->len});
+    }
+    return tail.len ? td_blob_new(tail.text, tail.len) : NULL;
 }

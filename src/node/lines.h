@@ -19,10 +19,15 @@ enum {
 
 typedef void td_lines_fn(void *context, int stream, struct td_bytes lines);
 
+/* The end of what was written, by line. */
+struct td_tail {
+    char text[TD_TAIL_MAX];
+    size_t len;
+};
+
 struct td_lines {
     struct td_buf partial[2]; /* of stream 1 and 2 */
-    char tail[TD_TAIL_MAX];   /* both streams, as they came */
-    size_t tail_len;
+    struct td_tail tail;      /* lines of both streams, as they were handed on */
     td_lines_fn *fn;
     void *context;
 };

@@ -107,6 +107,22 @@ static void test_lines_that_are_no_text_are_cut_anywhere(void **state)
     td_lines_done(&lines);
 }
 
+static void test_lines_tail_keeps_streams_apart(void **state)
+{
+    (void)state;
+    static struct heard heard;
+    struct td_lines lines;
+    heard = (struct heard){.len = 0};
+    td_lines_init(&lines, hear, &heard);
+    add(&lines, 2, "error");
+    add(&lines, 1, "out\nbeg");
+    struct td_blob *tail = td_lines_tail(&lines);
+    assert_int_equal(td_blob_bytes(tail).len, 13);
+    assert_memory_equal(td_blob_bytes(tail).data, "out\nbeg\nerror", 13);
+    td_blob_unref(tail);
+    td_lines_done(&lines);
+}
+
 static void test_lines_tail_keeps_the_last(void **state)
 {
     (void)state;
@@ -135,6 +151,7 @@ int main(void)
         cmocka_unit_test(test_lines_too_long_come_in_pieces),
         cmocka_unit_test(test_lines_too_long_are_cut_between_characters),
         cmocka_unit_test(test_lines_that_are_no_text_are_cut_anywhere),
+        cmocka_unit_test(test_lines_tail_keeps_streams_apart),
         cmocka_unit_test(test_lines_tail_keeps_the_last),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
