@@ -19,7 +19,7 @@ from tendril import _tendril
 from tendril._outcome import Outcome
 from tendril.errors import ClosedError, ConfigurationError, ForkedError
 
-_FORKED = (
+FORKED = (
     "Tendril cannot be used in a process that was forked from one that uses it. Start such "
     "processes with multiprocessing.get_context('spawn') or 'forkserver'."
 )
@@ -164,7 +164,7 @@ def get_session() -> Session:
     """The session of this process, started when it is first needed."""
     global _session
     if _forked:
-        raise ForkedError(_FORKED)
+        raise ForkedError(FORKED)
     session = _session
     if session is not None:
         return session
