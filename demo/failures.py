@@ -4,7 +4,7 @@ The bad ones are the files of 2009, which have no `tip_amount` column; see the p
 docstring for why these.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from demo.comparison import function
 
@@ -13,17 +13,22 @@ class NotReported(Exception):
     """A bad file gave no error, or another than its own."""
 
 
-def run(bad: Sequence[str], good: Sequence[str], folder: str) -> Iterable[tuple[str, str]]:
-    """Map over the bad files, each followed by a good one; yields each file and its outcome."""
+def run(bad: Sequence[str], good: Sequence[str], folder: str) -> list[tuple[str, str]]:
+    """Map over the bad files, each followed by a good one; returns each file and its outcome."""
     filenames = [filename for pair in zip(bad, good, strict=True) for filename in pair]
     results = function(folder).map(filenames, errors="return")
-    for filename, result in zip(filenames, results, strict=True):
-        if filename in bad and not _names_the_column(result):
-            raise NotReported(f"{filename}: wanted its AttributeError, got {result!r}")
-        text = str(result)
-        if isinstance(result, Exception):
-            text = f"{type(result).__name__}: {text.splitlines()[0]}"
-        yield filename, text
+    return [
+        (filename, _outcome(filename, result, filename in bad))
+        for filename, result in zip(filenames, results, strict=True)
+    ]
+
+
+def _outcome(filename: str, result: object, is_bad: bool) -> str:
+    if is_bad and not _names_the_column(result):
+        raise NotReported(f"{filename}: wanted its AttributeError, got {result!r}")
+    if isinstance(result, Exception):
+        return f"{type(result).__name__}: {str(result).splitlines()[0]}"
+    return str(result)
 
 
 def _names_the_column(result: object) -> bool:

@@ -108,8 +108,9 @@ static PyObject *thread_count(PyObject *module, PyObject *ignored)
     return PyLong_FromLong(td_proc_threads(getpid()));
 }
 
-PyDoc_STRVAR(environ_doc, "environ() -> bytes\n--\n\n"
-                          "The environment of this process, NAME=value each, ended by a zero byte.");
+PyDoc_STRVAR(environ_doc,
+             "environ() -> bytes\n--\n\n"
+             "The environment of this process, NAME=value each, ended by a zero byte.");
 static PyObject *environ_block(PyObject *module, PyObject *ignored)
 {
     (void)module, (void)ignored;

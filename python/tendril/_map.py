@@ -54,7 +54,9 @@ def core_error(error: _tendril.Error, what: str) -> errors.TendrilError:
         case "TD_ECANCELLED":
             return errors.Cancelled(f"{what} was cancelled")
         case "TD_ECLOSED":
-            return errors.ClosedError(f"{what}: the session is closed")
+            return errors.ClosedError(
+                f"{what}: the session is closed, or the program has closed its descriptors"
+            )
         case "TD_EFORKED":
             return errors.ForkedError(f"{what}: {FORKED}")
         case _:

@@ -17,7 +17,7 @@ from typing import Any
 
 from tendril import _tendril
 from tendril._outcome import Outcome
-from tendril.errors import ClosedError, ConfigurationError, ForkedError
+from tendril.errors import ClosedError, ConfigurationError, ForkedError, NotStarted
 
 FORKED = (
     "Tendril cannot be used in a process that was forked from one that uses it. Start such "
@@ -85,23 +85,40 @@ class Session:
                 while (map_id := self.client.take_notice()) is not None:
                     callback = self._notices.pop(map_id, None)
                     if callback is not None:
-                        callback()
+                        _call_back(callback)
                 for tick in list(self._tickers):
                     try:
                         tick()
                     except Exception:  # what it draws on is closed
                         self.remove_ticker(tick)
         except _tendril.Error:  # closed
-            return
+            self._tell_futures()
+
+    def _tell_futures(self) -> None:
+        """Whoever waits for a future of the closed session hears of that."""
+        for map_id in list(self._notices):
+            if (callback := self._notices.pop(map_id, None)) is not None:
+                _call_back(callback)
 
     def close(self) -> None:
         """Cancel everything and end every process of ours. Blocks until they are told."""
         self.client.close()
         if threading.current_thread() is not self._thread:
             self._thread.join()
-        for map_id in list(self._notices):
-            if (callback := self._notices.pop(map_id, None)) is not None:
-                callback()  # a future of the closed session: whoever waits for it hears of that
+        self._tell_futures()
+
+    def after_fork_in_child(self) -> None:
+        """The lock may be held by a thread that the child does not have."""
+        self._print_lock = threading.RLock()
+
+
+def _call_back(callback: Callable[[], None]) -> None:
+    """What a user's callback raises, also SystemExit, must not end the thread that all share."""
+    try:
+        callback()
+    except BaseException:
+        here = threading.current_thread()
+        threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), here)))
 
 
 def _write(stream: Any, text: str) -> None:
@@ -172,8 +189,15 @@ def get_session() -> Session:
         if _closed:
             raise ClosedError("the interpreter is shutting down")
         if _session is None:
-            _session = Session()
+            _session = _start()
         return _session
+
+
+def _start() -> Session:
+    try:
+        return Session()
+    except _tendril.Error as error:
+        raise NotStarted(f"no session could be started: {error.args[1]}") from None
 
 
 def close_session() -> None:
@@ -195,8 +219,12 @@ def _after_fork_in_child() -> None:
     """The child has our memory, but not our threads: it must not touch the core."""
     global _lock, _session, _forked
     _lock = threading.Lock()
+    runner = sys.modules.get("tendril._runner")
+    if runner is not None and runner.seat is not None:
+        _forked = True  # the connection to its pool is the parent's too
     if _session is not None:
         _forked = True
+        _session.after_fork_in_child()  # for its maps, which the child has too
         _keep_alive.append(_session)  # its objects must not be finalised over here
         _session = None
 

@@ -53,6 +53,15 @@ int td_client_usable(const struct td_client *client)
     return client->closed || client->lost ? TD_ECLOSED : 0;
 }
 
+static void wake_all(struct td_client *client)
+{
+    size_t cursor = 0;
+    for (struct td_map *map = td_idmap_next(&client->maps, &cursor); map;
+         map = td_idmap_next(&client->maps, &cursor))
+        td_event_signal(&map->event);
+    td_event_signal(&client->event);
+}
+
 /* -- operations: any thread to loop thread ---------------------------------------------------- */
 
 int td_client_push(struct td_client *client, struct op op)
@@ -65,7 +74,10 @@ int td_client_push(struct td_client *client, struct op op)
     if (op.spec)
         td_spec_ref(op.spec);
     td_list_append(&client->ops, &queued->link);
-    td_loop_post(client->loop, &client->post);
+    if (td_loop_post(client->loop, &client->post))
+        return 0;
+    client->lost = true; /* nobody will ever do it; it goes with the client */
+    wake_all(client);
     return 0;
 }
 
@@ -242,15 +254,6 @@ static void on_outcome(void *context, struct td_outcome **outcome)
     unlock(client);
     if (notify)
         td_event_signal(&client->event);
-}
-
-static void wake_all(struct td_client *client)
-{
-    size_t cursor = 0;
-    for (struct td_map *map = td_idmap_next(&client->maps, &cursor); map;
-         map = td_idmap_next(&client->maps, &cursor))
-        td_event_signal(&map->event);
-    td_event_signal(&client->event);
 }
 
 static void on_supervisor(void *context)
@@ -446,11 +449,14 @@ void td_client_close(struct td_client *client)
     client->closed = true;
     client->stopping = true;
     wake_all(client);
-    td_loop_post(client->loop, &client->post);
+    client->stuck = !td_loop_post(client->loop, &client->post);
     unlock(client);
     if (!first)
         return;
-    (void)pthread_join(client->thread, NULL); /* it is ours, and only the first comes here */
+    if (client->stuck)
+        (void)pthread_detach(client->thread); /* it cannot be told; see td_client_unref */
+    else
+        (void)pthread_join(client->thread, NULL); /* it is ours, and only the first comes here */
     for (struct td_map *map = td_client_take_notice(client); map;
          map = td_client_take_notice(client))
         td_map_unref(map);
@@ -463,6 +469,7 @@ struct td_client *td_client_unref(struct td_client *client)
     if (td_client_forked(client))
         return NULL; /* as above: what it holds is the parent's */
     td_client_close(client);
-    release(client);
+    if (!client->stuck)
+        release(client); /* else its thread may use it as long as the process lives */
     return NULL;
 }

@@ -58,7 +58,8 @@ struct td_client {
     bool muting; /* some map was muted */
     bool woken;  /* td_client_wake was called and nobody has heard yet */
     bool closed;
-    bool lost; /* the bus is gone */
+    bool lost;  /* the bus is gone, or the loop cannot be reached */
+    bool stuck; /* closed while the loop could not be reached: its thread stays */
 
     /* Of the loop thread. */
     struct td_loop *loop;

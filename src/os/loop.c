@@ -21,10 +21,11 @@ struct td_loop {
     struct epoll_event ready[EVENTS_MAX]; /* the batch being dispatched */
     int ready_at, ready_len;
 
-    pthread_mutex_t lock; /* guards the four below and each post's `queued` and `next` */
+    pthread_mutex_t lock; /* guards the five below and each post's `queued` and `next` */
     struct td_post *posts;
     struct td_post **posts_end;
     bool sleeping; /* in epoll_wait, or about to be, with nothing posted */
+    bool deaf;     /* its wakeup was closed by somebody else */
 };
 
 int td_loop_new(struct td_loop **ret_loop, struct td_error *err)
@@ -117,7 +118,7 @@ void td_loop_untimer(struct td_loop *loop, struct td_timer *timer)
     td_heap_remove(&loop->timers, &timer->entry);
 }
 
-void td_loop_post(struct td_loop *loop, struct td_post *post)
+bool td_loop_post(struct td_loop *loop, struct td_post *post)
 {
     bool wake = false;
     (void)pthread_mutex_lock(&loop->lock);
@@ -129,9 +130,14 @@ void td_loop_post(struct td_loop *loop, struct td_post *post)
         wake = loop->sleeping;
         loop->sleeping = false;
     }
+    bool deaf = loop->deaf;
     (void)pthread_mutex_unlock(&loop->lock);
-    if (wake)
-        (void)eventfd_write(loop->wakeup, 1); /* cannot block: once a sleep, read after it */
+    if (!wake || deaf || eventfd_write(loop->wakeup, 1) == 0) /* cannot block: once a sleep */
+        return !deaf;
+    (void)pthread_mutex_lock(&loop->lock);
+    loop->deaf = true;
+    (void)pthread_mutex_unlock(&loop->lock);
+    return false;
 }
 
 void td_loop_unpost(struct td_loop *loop, struct td_post *post)

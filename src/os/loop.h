@@ -60,8 +60,9 @@ int td_loop_timer(struct td_loop *loop, struct td_timer *timer, int64_t when_ns)
 void td_loop_untimer(struct td_loop *loop, struct td_timer *timer);
 
 /* Any thread: post->fn runs on the loop thread soon. A post that is queued already stays as it
- * is, so many calls make one run. */
-void td_loop_post(struct td_loop *loop, struct td_post *post);
+ * is, so many calls make one run. False, from then on: the loop cannot be woken, because the
+ * program that we are a guest in has closed our descriptors. */
+bool td_loop_post(struct td_loop *loop, struct td_post *post);
 
 /* Takes a post back out; it will not run. Loop thread. */
 void td_loop_unpost(struct td_loop *loop, struct td_post *post);
