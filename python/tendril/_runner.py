@@ -39,8 +39,10 @@ def main(preload: list[str]) -> None:
     """Entry of the command that the caller composed; see _environment.command."""
     role, fd = sys.argv[-2], int(sys.argv[-1])
     sys.argv[:] = [""]
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    for stream in (sys.stdout, sys.stderr):  # also under PYTHONUNBUFFERED a line is one write
+        stream.reconfigure(
+            encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=False
+        )
     _tendril.die_with(os.getppid())
     os.set_inheritable(fd, False)
     if role == "zygote":

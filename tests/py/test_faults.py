@@ -60,8 +60,8 @@ def doubled(n: int) -> list[int]:
 def stay(folder: str) -> str:
     """Say that the call runs, then stay until it is told to end, or for ever."""
     path = Path(folder)
-    (path / f"runs-{os.getpid()}").touch()
     print("I stay")
+    (path / f"runs-{os.getpid()}").touch()
     while not (path / "end").exists():
         time.sleep(0.005)
     return "stayed"
