@@ -88,16 +88,13 @@ def test_values_come_back_equal(value: Any) -> None:
     assert tendril.function(lambda x: x)(value) == value
 
 
-def test_arrays_and_frames() -> None:
+def test_arrays() -> None:
     numpy = pytest.importorskip("numpy")
-    pandas = pytest.importorskip("pandas")
     array = numpy.arange(100_000, dtype="float32").reshape(100, -1)
-    frame = pandas.DataFrame({"a": range(1000), "b": [str(i) for i in range(1000)]})
     mirror = tendril.function(lambda *values: values)
-    back, column, again = mirror(array, array[:, 3], frame)
+    back, column = mirror(array, array[:, 3])
     assert numpy.array_equal(back, array)
     assert numpy.array_equal(column, array[:, 3])
-    pandas.testing.assert_frame_equal(again, frame)
     back[0, 0] = 1  # a result is the caller's own, to be changed at will
 
 
