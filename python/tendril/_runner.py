@@ -16,6 +16,7 @@ import os
 import pickle
 import resource
 import select
+import signal
 import socket
 import sys
 import time
@@ -183,6 +184,7 @@ def _serve(channel: int) -> None:
     global seat
     own = os.getpid()
     output = _output()
+    limited: bool | None = None  # memory, by control group
     seat = connection = _tendril.Seat(channel)
     _tendril.adopt_orphans()
     _volunteer_for_oom()
@@ -193,6 +195,8 @@ def _serve(channel: int) -> None:
         kind = message[0]
         if kind == "call":
             _, map_id, index, attempt, key, payload = message
+            if limited is None:  # by the first call the supervisor has put us where we belong
+                limited = _tendril.oom_kills() >= 0
             started = time.perf_counter_ns()
             status, value = _run(functions, key, payload)
             if os.getpid() != own:
@@ -200,18 +204,33 @@ def _serve(channel: int) -> None:
             duration = time.perf_counter_ns() - started
             del payload, message
             _flush()
+            if limited and _tendril.oom_kills() > 0:
+                os.kill(own, signal.SIGKILL)  # as the kernel would have done, had it taken us
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             retire = _tendril.children_left() or _output() != output
+            outcome = (map_id, index, attempt, status, retire, duration, peak, value)
             try:
-                connection.finish(map_id, index, attempt, status, retire, duration, peak, value)
+                _finish(connection, outcome)
             except _tendril.Error:
                 break  # the call has closed it
-            del value
+            del value, outcome
         elif kind == "function":
             functions[message[1]] = message[2]
         elif kind == "forget":
             functions.pop(message[1], None)
     time.sleep(_END_S)  # whoever closed it, the death that is told is not to look like our wish
+
+
+def _finish(connection: _tendril.Seat, outcome: tuple[Any, ...]) -> None:
+    """Give an outcome back; a value that is too large to send becomes an error that says so."""
+    try:
+        connection.finish(*outcome)
+    except _tendril.Error as error:
+        if error.args[0] != "TD_ELIMIT":
+            raise
+        text = f"the result cannot be sent back: {error.args[1]}"
+        refusal = pack_exception(_pickling.PicklingError(text))
+        connection.finish(*outcome[:3], _RAISED, *outcome[4:7], refusal)
 
 
 def _run(

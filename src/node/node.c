@@ -25,6 +25,7 @@
 
 enum {
     RUNNERS_MAX = 256,
+    IDLE_PER_SLOT = 2,
     WAITING_MAX = 4096,
     FUNCTIONS_MAX = 16, /* that one runner keeps */
 };
@@ -58,6 +59,7 @@ struct td_node {
     struct td_post pump;   /* carry out what was decided */
     struct td_timer alarm; /* the scheduler's next deadline */
     unsigned slots;
+    unsigned runners_max;
     uint64_t memory_bytes;
     void (*changed)(void *context);
     void *changed_context;
@@ -383,9 +385,23 @@ static void do_run(struct td_node *node, const struct td_action *action)
         td_bus_started(node->bus, action->map, action->index);
 }
 
+/* The scheduler has no words of its own: it gives up a call that no runner will ever be free for.
+ */
+static void explain(const struct td_node *node, struct td_outcome *outcome)
+{
+    char text[160];
+    if (outcome->status != TD_OUTCOME_NOT_STARTED || outcome->detail)
+        return;
+    int len = snprintf(text, sizeof text,
+                       "maps are nested too deeply: all %u runners wait for calls of their own",
+                       node->runners_max); /* always fits */
+    outcome->detail = td_blob_new(text, (size_t)len);
+}
+
 static void do_finish(struct td_node *node, const struct td_action *action)
 {
     TD_CLEANUP(td_outcome_freep) struct td_outcome *outcome = action->outcome;
+    explain(node, outcome);
     td_bus_finish(node->bus, &outcome);
 }
 
@@ -443,13 +459,13 @@ int td_node_new(struct td_loop *loop, struct td_bus *bus, const struct td_node_o
     node->changed = options->changed;
     node->changed_context = options->context;
     node->slots = options->slots ? options->slots : (unsigned)get_nprocs();
+    node->runners_max = options->runners_max ? options->runners_max : RUNNERS_MAX;
     node->memory_bytes = (uint64_t)info.totalram * info.mem_unit;
     node->pump = (struct td_post){.fn = pump, .context = node};
     node->alarm = (struct td_timer){.fn = pump, .context = node};
     int r = td_sched_new((struct td_sched_options){.slots = node->slots,
-                                                   .runners_max = options->runners_max
-                                                                      ? options->runners_max
-                                                                      : RUNNERS_MAX,
+                                                   .idle_max = IDLE_PER_SLOT * node->slots,
+                                                   .runners_max = node->runners_max,
                                                    .waiting_max = WAITING_MAX},
                          &node->sched);
     if (r < 0)

@@ -27,6 +27,7 @@ struct td_sched;
 struct td_sched_options {
     unsigned slots;       /* cost that may run at once; one slot is one core */
     unsigned runners_max; /* processes, those lent to nested maps included */
+    unsigned idle_max;    /* runners that are kept warm for later; those idle longest go */
     unsigned waiting_max; /* calls of one map held for a later attempt before fetching pauses */
 };
 

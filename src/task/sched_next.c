@@ -20,6 +20,22 @@ static bool next_finish(struct td_sched *sched, struct td_action *ret_action)
     return true;
 }
 
+/* Lets the runner that has been idle longest go when more are idle than shall be kept. */
+static void trim_idle(struct td_sched *sched)
+{
+    unsigned idle = 0;
+    struct runner *oldest = NULL;
+    TD_LIST_EACH(node, &sched->runners) {
+        struct runner *runner = TD_CONTAINER(node, struct runner, link);
+        if (runner->state != RUNNER_IDLE)
+            continue;
+        oldest = oldest ? oldest : runner;
+        idle++;
+    }
+    if (idle > sched->options.idle_max)
+        td_runner_any_to_stopping(oldest);
+}
+
 static bool next_drop(struct td_sched *sched, struct td_action *ret_action)
 {
     if (td_list_empty(&sched->dropped))
@@ -186,9 +202,11 @@ static bool next_fetch(struct td_sched *sched, struct td_action *ret_action)
 bool td_sched_next(struct td_sched *sched, int64_t now, struct td_action *ret_action)
 {
     sched->seen_ns = now;
-    return next_finish(sched, ret_action) || next_run(sched, now, ret_action) ||
-           next_fetch(sched, ret_action) || next_start(sched, now, ret_action) ||
-           next_kill(sched, ret_action) || next_drop(sched, ret_action);
+    if (next_finish(sched, ret_action) || next_run(sched, now, ret_action) ||
+        next_fetch(sched, ret_action) || next_start(sched, now, ret_action))
+        return true;
+    trim_idle(sched);
+    return next_kill(sched, ret_action) || next_drop(sched, ret_action);
 }
 
 bool td_sched_runner_call(const struct td_sched *sched, uint32_t id, uint64_t *ret_map,

@@ -229,7 +229,7 @@ static void run_seed(uint64_t seed)
 {
     struct sim sim = {.random = seed * 0x9e3779b97f4a7c15u + 1};
     struct td_sched_options options = {
-        .slots = SLOTS, .runners_max = RUNNERS_MAX, .waiting_max = 8};
+        .slots = SLOTS, .runners_max = RUNNERS_MAX, .idle_max = 2, .waiting_max = 8};
     assert_int_equal(td_sched_new(options, &sim.sched), 0);
     for (uint64_t map = 0; map < MAPS; map++) {
         struct td_sched_map spec = {.id = map,
