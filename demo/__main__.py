@@ -61,8 +61,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--scale",
         type=float,
-        default=os.environ.get("TENDRIL_DEMO_SCALE", 0.03),
-        help="share of the published rows that a file gets (TENDRIL_DEMO_SCALE, default 0.03)",
+        default=os.environ.get("TENDRIL_DEMO_SCALE", 0.04),
+        help="share of the published rows that a file gets (TENDRIL_DEMO_SCALE, default 0.04)",
     )
     parser.add_argument("--seed", type=int, default=2009, help="seed of the generator")
     options = parser.parse_args(argv)

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 
 #include "base/err.h"
+#include "os/cgroup.h"
 #include "os/clock.h"
 #include "os/proc.h"
 #include "pool/seat.h"
@@ -121,12 +122,26 @@ static PyObject *environ_block(PyObject *module, PyObject *ignored)
     if (!block)
         return NULL;
     char *at = PyBytes_AS_STRING(block);
-    for (char **entry = environ; entry && *entry; entry++)
-        at = stpcpy(at, *entry) + 1; /* fits: measured above, and the GIL was held since */
+    for (char **entry = environ; entry && *entry; entry++) {
+        size_t len = strlen(*entry) + 1;
+        memcpy(at, *entry, len); /* fits: measured above, and the GIL was held since */
+        at += len;
+    }
     return block;
 }
 
+PyDoc_STRVAR(oom_kills_doc,
+             "oom_kills() -> int\n--\n\n"
+             "How often the kernel has killed for memory in this runner's control group; -1: it is "
+             "in none.");
+static PyObject *oom_kills(PyObject *module, PyObject *ignored)
+{
+    (void)module, (void)ignored;
+    return PyLong_FromLongLong(td_cgroup_own_kills());
+}
+
 static PyMethodDef functions[] = {
+    {"oom_kills", oom_kills, METH_NOARGS, oom_kills_doc},
     {"die_with", die_with, METH_O, die_with_doc},
     {"adopt_orphans", adopt_orphans, METH_NOARGS, adopt_doc},
     {"children_left", children_left, METH_NOARGS, children_left_doc},

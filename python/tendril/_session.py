@@ -35,7 +35,11 @@ class Session:
         if self.nested:
             self.client = _tendril.Client("", link_fd=runner.connect_to_pool())
         else:
-            self.client = _tendril.Client(_supervisor_path(), slots=_cores_from_environment())
+            self.client = _tendril.Client(
+                _supervisor_path(),
+                slots=_number_from_environment("TENDRIL_CORES", "cores", 100_000),
+                runners_max=_number_from_environment("TENDRIL_RUNNERS", "runners", 4096),
+            )
         self._print_lock = threading.RLock()
         self._notices: dict[int, Callable[[], None]] = {}
         self._tickers: set[Callable[[], None]] = set()
@@ -145,10 +149,11 @@ def _write_any(stream: Any, text: str) -> None:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
-def _cores_from_environment() -> int:
-    text = os.environ.get("TENDRIL_CORES", "0")
-    if not text.isdecimal() or int(text) > 100_000:
-        raise ConfigurationError(f"TENDRIL_CORES={text!r} is not a number of cores")
+def _number_from_environment(name: str, what: str, most: int) -> int:
+    """The value of a variable; 0, which stands for the default, when it is not set."""
+    text = os.environ.get(name, "0")
+    if not text.isdecimal() or int(text) > most:
+        raise ConfigurationError(f"{name}={text!r} is not a number of {what} (at most {most:,})")
     return int(text)
 
 

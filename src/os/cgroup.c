@@ -197,6 +197,8 @@ static int limit_memory(const struct place *place, uint64_t bytes)
     /* Swap would only put off the end, slowly; a kernel without the file does not count it. */
     e = v1 ? file_write(place->path, "memory.memsw.limit_in_bytes", text)
            : file_write(place->path, "memory.swap.max", "0");
+    if (!v1 && (e == 0 || e == ENOENT)) /* the kernel shall end all in there, not one of them */
+        e = file_write(place->path, "memory.oom.group", "1");
     return e == ENOENT ? 0 : e;
 }
 
@@ -327,16 +329,35 @@ uint64_t td_cgroup_peak(const struct td_cgroup *cgroup)
     return leading_number(text);
 }
 
+/* How often the kernel killed for memory in there; a kernel that does not tell says 0. */
+static uint64_t oom_kills(const char *group, enum td_cgroup_kind kind)
+{
+    char text[TEXT_MAX];
+    file_read(group, kind == TD_CGROUP_V1 ? "memory.oom_control" : "memory.events", text);
+    const char *kills = strstr(text, "oom_kill "); /* not oom_kill_disable */
+    return kills ? leading_number(kills + strlen("oom_kill ")) : 0;
+}
+
 bool td_cgroup_oom(const struct td_cgroup *cgroup)
 {
     const struct place *place = memory_place(cgroup);
-    char text[TEXT_MAX];
-    if (!place)
-        return false;
-    bool v1 = place->kind == TD_CGROUP_V1;
-    file_read(place->path, v1 ? "memory.oom_control" : "memory.events", text);
-    const char *kills = strstr(text, "oom_kill "); /* not oom_kill_disable */
-    return kills && leading_number(kills + strlen("oom_kill ")) > 0;
+    return place && oom_kills(place->path, place->kind) > 0;
+}
+
+int64_t td_cgroup_own_kills(void)
+{
+    static const struct {
+        const char *controller;
+        enum td_cgroup_kind kind;
+    } hierarchies[] = {{"memory", TD_CGROUP_V1}, {NULL, TD_CGROUP_V2}};
+    for (size_t i = 0; i < TD_COUNT(hierarchies); i++) {
+        struct td_cgroup_base bases[TD_CGROUP_BASES_MAX];
+        size_t n = td_cgroup_base_find(hierarchies[i].controller, bases);
+        const char *name = n ? strrchr(bases[0].path, '/') : NULL;
+        if (name && strncmp(name + 1, NAME_PREFIX, strlen(NAME_PREFIX)) == 0)
+            return (int64_t)oom_kills(bases[0].path, hierarchies[i].kind);
+    }
+    return -1;
 }
 
 struct td_cgroup *td_cgroup_free(struct td_cgroup *cgroup)

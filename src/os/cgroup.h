@@ -41,6 +41,10 @@ bool td_cgroup_oom(const struct td_cgroup *cgroup); /* the kernel killed for mem
 
 struct td_cgroup *td_cgroup_free(struct td_cgroup *cgroup); /* accepts NULL, returns NULL */
 
+/* How often the kernel has killed for memory in the group that this process is in; -1 when it is in
+ * none of ours. For the process inside: the one that was killed need not be the one that asked. */
+int64_t td_cgroup_own_kills(void);
+
 /* Removes groups of makers that are no more (killed by -9). */
 void td_cgroup_sweep(void);
 

@@ -400,16 +400,46 @@ static uint64_t rss_bytes(pid_t pid)
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-uint64_t td_proc_tree_rss(pid_t pid)
+/* "... Pss:    1234 kB ..."; resident size where the kernel does not tell. */
+static uint64_t pss_bytes(pid_t pid)
+{
+    char text[1024];
+    uint64_t kib;
+    const char *at = NULL;
+    if (read_proc(pid, "smaps_rollup", text, sizeof text) > 0)
+        at = strstr(text, "\nPss:");
+    if (!at)
+        return rss_bytes(pid);
+    at += strlen("\nPss:");
+    at += strspn(at, " ");
+    return td_text_u64(at, td_text_digits(at), &kib) < 0 ? rss_bytes(pid) : kib << 10;
+}
+
+static uint64_t tree_sum(struct table *table, pid_t root, uint64_t (*bytes)(pid_t pid))
+{
+    uint64_t total = bytes(root);
+    for (size_t i = 0; i < table->len; i++)
+        table->rows[i].wanted = false;
+    mark_descendants(table, root);
+    for (size_t i = 0; i < table->len; i++)
+        if (table->rows[i].wanted)
+            total += bytes(table->rows[i].pid);
+    return total;
+}
+
+void td_proc_tree_rss(const pid_t *pids, uint64_t *ret_bytes, size_t n)
 {
     TD_CLEANUP(table_done) struct table table;
-    uint64_t total = rss_bytes(pid);
     table_read(&table);
-    mark_descendants(&table, pid);
-    for (size_t i = 0; i < table.len; i++)
-        if (table.rows[i].wanted)
-            total += rss_bytes(table.rows[i].pid);
-    return total;
+    for (size_t i = 0; i < n; i++)
+        ret_bytes[i] = tree_sum(&table, pids[i], rss_bytes);
+}
+
+uint64_t td_proc_tree_pss(pid_t pid)
+{
+    TD_CLEANUP(table_done) struct table table;
+    table_read(&table);
+    return tree_sum(&table, pid, pss_bytes);
 }
 
 int td_proc_threads(pid_t pid)

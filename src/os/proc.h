@@ -47,9 +47,13 @@ void td_proc_end_below(void);
 /* Is it gone, or on its way: has its end begun, even if it cannot be waited for yet? */
 bool td_proc_ending(pid_t pid);
 
-/* Resident bytes of a process and all its descendants; 0 when it is gone. Shared pages count in
- * each process that has them. */
-uint64_t td_proc_tree_rss(pid_t pid);
+/* Resident bytes of each process with all its descendants; 0 when it is gone. Shared pages count in
+ * each process that has them. One look at the process table for all. */
+void td_proc_tree_rss(const pid_t *pids, uint64_t *ret_bytes, size_t n);
+
+/* The same for one process, where a shared page counts as the share of it (PSS). Slow: the kernel
+ * walks the page tables. */
+uint64_t td_proc_tree_pss(pid_t pid);
 
 int td_proc_threads(pid_t pid); /* number of threads, or 0 */
 

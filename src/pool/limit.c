@@ -94,9 +94,11 @@ bool td_limit_polled(const struct td_limit *limit)
     return limit->polled;
 }
 
-bool td_limit_poll(struct td_limit *limit, pid_t pid)
+/* Resident size counts a page in every process that shares it, which is too much for a call that
+ * forks, or whose zygote has imported a lot. It is quick to read; what it suspects is weighed. */
+bool td_limit_poll(struct td_limit *limit, pid_t pid, uint64_t rss_bytes)
 {
-    uint64_t now = td_proc_tree_rss(pid);
+    uint64_t now = rss_bytes > limit->memory_bytes ? td_proc_tree_pss(pid) : rss_bytes;
     if (now > limit->peak)
         limit->peak = now;
     if (now > limit->memory_bytes)

@@ -30,8 +30,8 @@ int td_limit_enter(struct td_limit *limit, pid_t pid, struct td_error *err);
 
 bool td_limit_polled(const struct td_limit *limit); /* td_limit_poll must be called */
 
-/* Looks at the memory of pid and its children; true: they are over the limit. */
-bool td_limit_poll(struct td_limit *limit, pid_t pid);
+/* Judges what pid and its children have resident (td_proc_rss); true: they are over the limit. */
+bool td_limit_poll(struct td_limit *limit, pid_t pid, uint64_t rss_bytes);
 
 bool td_limit_exceeded(const struct td_limit *limit); /* memory ran out at any time */
 uint64_t td_limit_peak(const struct td_limit *limit); /* bytes; 0 when not known */

@@ -49,6 +49,8 @@ struct runner {
     pid_t pid;
     struct td_channel *channel; /* NULL once it closed */
     struct td_ear ear;
+    bool greeted;       /* it said HELLO */
+    bool entered;       /* the supervisor has it, and it is within its limits */
     bool unread;        /* see struct td_pool_death */
     const char *reason; /* why it is being killed; NULL: not, or no words */
 };
@@ -171,6 +173,13 @@ static void on_gone(struct td_pool *pool, const struct td_msg_runner_gone *news)
     bury(pool, runner, &death);
 }
 
+/* It may be given work: not before it is within its limits, which its children would escape. */
+static void tell_up(struct runner *runner)
+{
+    if (runner->greeted && runner->entered)
+        runner->pool->events->up(runner->pool->context, runner->id);
+}
+
 static void on_news(void *context, struct td_bytes frame)
 {
     struct td_pool *pool = context;
@@ -185,8 +194,11 @@ static void on_news(void *context, struct td_bytes frame)
         pool->events->supervisor(pool->context);
     } else if (message.type == TD_MSG_RUNNER_UP) {
         struct runner *runner = td_idmap_get(&pool->runners, message.runner_up.runner);
-        if (runner)
-            runner->pid = message.runner_up.pid;
+        if (!runner)
+            return;
+        runner->pid = message.runner_up.pid;
+        runner->entered = true;
+        tell_up(runner);
     } else if (message.type == TD_MSG_RUNNER_GONE) {
         on_gone(pool, &message.runner_gone);
     }
@@ -342,8 +354,8 @@ static void on_runner_frame(void *context, struct td_bytes frame)
             td_pool_kill(pool, runner->id, "it is of another version of Tendril");
             return;
         }
-        runner->pid = message.hello.pid;
-        pool->events->up(pool->context, runner->id);
+        runner->greeted = true;
+        tell_up(runner);
     } else if (message.type == TD_MSG_GUEST) {
         int fd = td_channel_take_fd(runner->channel);
         if (fd >= 0)

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -15,6 +16,7 @@
 #include "base/err.h"
 #include "base/idmap.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "os/channel.h"
 #include "os/clock.h"
 #include "os/fd.h"
@@ -32,6 +34,8 @@ enum {
     FRAME_MAX = 8 << 20, /* a PROFILE with its environment is the largest */
     QUEUE_MAX = 8 << 20,
     CHILDREN_MAX = 4096,
+    IMPORT_S = 60, /* that a zygote may take to import */
+    IMPORT_S_MAX = 1000000,
 };
 
 struct runner {
@@ -49,6 +53,8 @@ struct supervisor {
     struct td_watch signal_watch;
     struct td_timer poll;
     struct td_cgroup_support support;
+    bool by_group; /* limit by control group where that is possible */
+    int64_t patience_ns;
     struct td_idmap zygotes; /* profile -> struct td_zygote */
     struct td_idmap runners; /* id -> struct runner */
     struct td_idmap runner_by_pid;
@@ -98,16 +104,23 @@ static void not_started(struct supervisor *supervisor, struct runner *runner, co
 static void poll_limits(void *context)
 {
     struct supervisor *supervisor = context;
+    struct runner *polled[CHILDREN_MAX];
+    pid_t pids[CHILDREN_MAX];
+    uint64_t rss[CHILDREN_MAX];
+    size_t n = 0;
     size_t cursor = 0;
-    supervisor->polling = false;
-    for (struct runner *runner = td_idmap_next(&supervisor->runners, &cursor); runner;
-         runner = td_idmap_next(&supervisor->runners, &cursor)) {
+    for (struct runner *runner = td_idmap_next(&supervisor->runners, &cursor);
+         runner && n < CHILDREN_MAX; runner = td_idmap_next(&supervisor->runners, &cursor)) {
         if (!runner->pid || !runner->limit || !td_limit_polled(runner->limit))
             continue;
-        supervisor->polling = true;
-        if (td_limit_poll(runner->limit, runner->pid))
-            td_proc_kill_tree(runner->pid, false);
+        polled[n] = runner;
+        pids[n++] = runner->pid;
     }
+    td_proc_tree_rss(pids, rss, n);
+    for (size_t i = 0; i < n; i++)
+        if (td_limit_poll(polled[i]->limit, pids[i], rss[i]))
+            td_proc_kill_tree(pids[i], false);
+    supervisor->polling = n > 0;
     if (supervisor->polling)
         (void)td_loop_timer(supervisor->loop, &supervisor->poll,
                             td_clock_now() + TD_LIMIT_POLL_NS); /* it has a place in the heap */
@@ -218,7 +231,8 @@ static int profile_add(struct supervisor *supervisor, const struct td_msg_profil
                                                     .cpu_milli = order->cpu_milli},
                            &profile, err);
     if (r == 0)
-        r = td_zygote_new(supervisor->loop, &profile, &events, supervisor, &zygote, err);
+        r = td_zygote_new(supervisor->loop, &profile, supervisor->patience_ns, &events, supervisor,
+                          &zygote, err);
     if (r == 0)
         r = td_idmap_put(&supervisor->zygotes, order->profile, zygote);
     if (r < 0) {
@@ -399,6 +413,19 @@ static const char *limits_text(struct td_cgroup_support support)
     return words[support.memory];
 }
 
+/* What the caller's environment says of limits (TENDRIL_LIMITS=polling) and of how many seconds a
+ * zygote may import (TENDRIL_IMPORT_TIMEOUT). */
+static void read_environment(struct supervisor *supervisor)
+{
+    const char *limits = getenv("TENDRIL_LIMITS");
+    const char *timeout = getenv("TENDRIL_IMPORT_TIMEOUT");
+    uint64_t seconds;
+    supervisor->by_group = !limits || strcmp(limits, "polling") != 0;
+    if (!timeout || td_text_u64(timeout, strlen(timeout), &seconds) < 0 || seconds > IMPORT_S_MAX)
+        seconds = IMPORT_S;
+    supervisor->patience_ns = (int64_t)seconds * TD_NS_PER_S;
+}
+
 static int set_up(struct supervisor *supervisor, int channel_fd, pid_t caller, struct td_error *err)
 {
     static const struct td_channel_events events = {on_order, on_pool_closed};
@@ -421,7 +448,9 @@ static int set_up(struct supervisor *supervisor, int channel_fd, pid_t caller, s
         return r;
     supervisor->poll = (struct td_timer){.fn = poll_limits, .context = supervisor};
     td_cgroup_sweep();
-    supervisor->support = td_cgroup_probe();
+    read_environment(supervisor);
+    if (supervisor->by_group)
+        supervisor->support = td_cgroup_probe();
     const char *limits = limits_text(supervisor->support);
     say(supervisor, &(struct td_message){.type = TD_MSG_SUPERVISOR_UP,
                                          .supervisor_up = {.version = TD_WIRE_VERSION,

@@ -8,13 +8,14 @@
 #include "base/list.h"
 #include "base/mem.h"
 #include "os/channel.h"
+#include "os/clock.h"
 #include "os/fd.h"
 #include "os/loop.h"
 #include "os/proc.h"
 #include "pool/profile.h"
 #include "wire/message.h"
 
-enum { CHANNEL_FD = 3, FRAME_MAX = 1 << 16, QUEUE_MAX = 1 << 20 };
+enum { CHANNEL_FD = 3, FRAME_MAX = 1 << 16, QUEUE_MAX = 1 << 20, STILLBORN_MAX = 2 };
 
 enum zygote_mode { ZYGOTE_NONE, ZYGOTE_STARTING, ZYGOTE_FORKING, ZYGOTE_EXECUTING };
 
@@ -34,6 +35,9 @@ struct td_zygote {
     pid_t pid; /* 0: none */
     struct td_channel *channel;
     struct td_list requests; /* struct request.link: not answered yet, oldest first */
+    struct td_timer alarm;   /* when it is given up; set while it owes an answer */
+    int64_t patience_ns;
+    unsigned stillborn; /* processes that died while they were starting */
 };
 
 static void request_free(struct request *request)
@@ -96,6 +100,15 @@ static void ask(struct td_zygote *zygote, struct request *request)
         fail(zygote, request, td_status_text(r));
 }
 
+/* From now on, or from its last answer on, it has so much time for the next one. */
+static void set_alarm(struct td_zygote *zygote)
+{
+    bool owes = zygote->mode == ZYGOTE_STARTING ||
+                (zygote->mode == ZYGOTE_FORKING && !td_list_empty(&zygote->requests));
+    (void)td_loop_timer(zygote->loop, &zygote->alarm, /* it has its place, see new */
+                        owes ? td_clock_now() + zygote->patience_ns : TD_NO_DEADLINE);
+}
+
 static void serve_all(struct td_zygote *zygote)
 {
     TD_LIST_EACH_SAFE(node, &zygote->requests) {
@@ -117,6 +130,7 @@ static void stop_process(struct td_zygote *zygote)
 static void zygote_to_executing(struct td_zygote *zygote)
 {
     zygote->mode = ZYGOTE_EXECUTING;
+    set_alarm(zygote);
     stop_process(zygote);
     serve_all(zygote);
 }
@@ -135,6 +149,8 @@ static void on_frame(void *context, struct td_bytes frame)
             return;
         }
         zygote->mode = ZYGOTE_FORKING;
+        zygote->stillborn = 0;
+        set_alarm(zygote);
         serve_all(zygote);
     } else if (message.type == TD_MSG_FORKED) {
         struct request *request = request_find(zygote, message.forked.runner);
@@ -145,28 +161,35 @@ static void on_frame(void *context, struct td_bytes frame)
             (void)td_error_sys(&err, -message.forked.pid,
                                "cannot fork a runner"); /* for its text */
             fail(zygote, request, err.text);
+            set_alarm(zygote);
             return;
         }
         request_free(request);
+        set_alarm(zygote);
         zygote->events->started(zygote->context, message.forked.runner, message.forked.pid);
     }
 }
 
 static int start_process(struct td_zygote *zygote, struct td_error *err);
 
-/* Died while importing: it will again, so execute. Died later (killed): start another. */
+/* An import takes for ever, or what it left to be done at a fork. Runners of their own import when
+ * their call needs it, where a timeout sees it. */
+static void on_alarm(void *context)
+{
+    zygote_to_executing(context);
+}
+
+/* Died while importing, twice: it will again, so execute. Died later (killed): start another. */
 static void on_closed(void *context, const char *reason)
 {
     (void)reason; /* what matters is the state it was in */
     struct td_zygote *zygote = context;
-    bool was_starting = zygote->mode == ZYGOTE_STARTING;
+    zygote->stillborn += zygote->mode == ZYGOTE_STARTING;
     zygote->mode = ZYGOTE_NONE;
-    if (was_starting)
-        zygote_to_executing(zygote);
-    else
-        stop_process(zygote);
-    if (zygote->mode == ZYGOTE_NONE && !td_list_empty(&zygote->requests) &&
-        start_process(zygote, NULL) < 0)
+    set_alarm(zygote);
+    stop_process(zygote);
+    if (zygote->stillborn >= STILLBORN_MAX ||
+        (!td_list_empty(&zygote->requests) && start_process(zygote, NULL) < 0))
         zygote_to_executing(zygote);
 }
 
@@ -188,6 +211,7 @@ static int start_process(struct td_zygote *zygote, struct td_error *err)
         return r;
     zygote->pid = pid;
     zygote->mode = ZYGOTE_STARTING;
+    set_alarm(zygote);
     zygote->channel = td_channel_free(zygote->channel);
     return td_channel_new(
         zygote->loop, &ours,
@@ -195,7 +219,7 @@ static int start_process(struct td_zygote *zygote, struct td_error *err)
         zygote, &zygote->channel, err);
 }
 
-int td_zygote_new(struct td_loop *loop, struct td_profile **profile,
+int td_zygote_new(struct td_loop *loop, struct td_profile **profile, int64_t patience_ns,
                   const struct td_zygote_events *events, void *context,
                   struct td_zygote **ret_zygote, struct td_error *err)
 {
@@ -206,7 +230,14 @@ int td_zygote_new(struct td_loop *loop, struct td_profile **profile,
     zygote->profile = *profile;
     zygote->events = events;
     zygote->context = context;
+    zygote->patience_ns = patience_ns;
+    zygote->alarm = (struct td_timer){.fn = on_alarm, .context = zygote};
     td_list_init(&zygote->requests);
+    int r = td_loop_timer(loop, &zygote->alarm, TD_NO_DEADLINE);
+    if (r < 0) {
+        td_free(zygote);
+        return td_error_set(err, r, "zygote: out of memory");
+    }
     if (start_process(zygote, err) < 0)
         zygote->mode = ZYGOTE_EXECUTING; /* each runner says by itself why it cannot start */
     *profile = NULL;
@@ -218,6 +249,7 @@ struct td_zygote *td_zygote_free(struct td_zygote *zygote)
 {
     if (!zygote)
         return NULL;
+    td_loop_untimer(zygote->loop, &zygote->alarm);
     stop_process(zygote);
     while (!td_list_empty(&zygote->requests))
         request_free(TD_CONTAINER(zygote->requests.next, struct request, link));
@@ -250,8 +282,12 @@ void td_zygote_start(struct td_zygote *zygote, uint32_t runner, int fds[TD_ZYGOT
         zygote->mode = ZYGOTE_EXECUTING;
     if (zygote->mode == ZYGOTE_EXECUTING)
         execute(zygote, request);
-    else if (zygote->mode == ZYGOTE_FORKING)
+    else if (zygote->mode == ZYGOTE_FORKING) {
+        bool first = zygote->requests.next == &request->link;
         ask(zygote, request);
+        if (first)
+            set_alarm(zygote);
+    }
 }
 
 bool td_zygote_reaped(struct td_zygote *zygote, pid_t pid)

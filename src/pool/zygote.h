@@ -3,7 +3,8 @@
  * zygote does not come up, each runner is started as a program of its own instead.
  *
  *      STARTING --ready, one thread--> FORKING --died--> (next request) STARTING
- *          +--ready, more threads, or died--> EXECUTING, for good
+ *          |                               +--too slow to answer--+
+ *          +--ready, more threads; died again; too slow-----------+--> EXECUTING, for good
  *
  * Threads: the supervisor's loop. Lifetime: td_zygote_new .. td_zygote_free, which kills it. */
 #ifndef TD_POOL_ZYGOTE_H
@@ -27,8 +28,9 @@ struct td_zygote_events {
     void (*failed)(void *context, uint32_t runner, const char *reason);
 };
 
-/* Takes *profile. Starts the process at once. TD_ENOMEM, TD_ELIMIT, TD_ESYS. */
-int td_zygote_new(struct td_loop *loop, struct td_profile **profile,
+/* Takes *profile. Starts the process at once; it is given up when it takes longer than patience_ns
+ * to import, or to fork. TD_ENOMEM, TD_ELIMIT, TD_ESYS. */
+int td_zygote_new(struct td_loop *loop, struct td_profile **profile, int64_t patience_ns,
                   const struct td_zygote_events *events, void *context,
                   struct td_zygote **ret_zygote, struct td_error *err);
 struct td_zygote *td_zygote_free(struct td_zygote *zygote); /* accepts NULL, returns NULL */

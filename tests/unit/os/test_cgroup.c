@@ -116,6 +116,40 @@ static void test_cgroup_memory_kills(void **state)
     assert_false(group_exists("memory", getpid()));
 }
 
+/* Exits by 3 when it sees that a child of its was killed for memory. */
+static void lose_a_child(void)
+{
+    if (td_cgroup_own_kills() != 0)
+        _exit(1);
+    pid_t pid = fork();
+    if (pid == 0)
+        use_200_mib();
+    if (pid <= 0)
+        _exit(2);
+    (void)support_reap(pid);
+    _exit(td_cgroup_own_kills() == 1 ? 3 : 4);
+}
+
+/* Version 2 ends all of the group at once; with version 1 those inside must look. */
+static void test_cgroup_own_kills(void **state)
+{
+    (void)state;
+    assert_int_equal(td_cgroup_own_kills(), -1);
+    if (!support.memory)
+        SUPPORT_SKIP("memory cannot be limited by control group here");
+    struct td_cgroup *cgroup;
+    assert_int_equal(td_cgroup_new(support, "child", 50 * MIB, 0, &cgroup, NULL), 0);
+    struct child child = child_start(lose_a_child);
+    assert_int_equal(td_cgroup_enter(cgroup, child.pid, NULL), 0);
+    int status = child_run(&child);
+    if (support.memory == TD_CGROUP_V1)
+        assert_int_equal(WEXITSTATUS(status), 3);
+    else
+        assert_int_equal(WTERMSIG(status), SIGKILL);
+    assert_true(td_cgroup_oom(cgroup));
+    td_cgroup_free(cgroup);
+}
+
 static void test_cgroup_memory_suffices(void **state)
 {
     (void)state;
@@ -270,11 +304,11 @@ static void test_cgroup_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cgroup_memory_kills), cmocka_unit_test(test_cgroup_memory_suffices),
-        cmocka_unit_test(test_cgroup_cpu),          cmocka_unit_test(test_cgroup_cpu_tiny),
-        cmocka_unit_test(test_cgroup_enter_ended),  cmocka_unit_test(test_cgroup_sweep),
-        cmocka_unit_test(test_cgroup_left_over),    cmocka_unit_test(test_cgroup_refuses),
-        cmocka_unit_test(test_cgroup_no_memory),
+        cmocka_unit_test(test_cgroup_memory_kills),    cmocka_unit_test(test_cgroup_own_kills),
+        cmocka_unit_test(test_cgroup_memory_suffices), cmocka_unit_test(test_cgroup_cpu),
+        cmocka_unit_test(test_cgroup_cpu_tiny),        cmocka_unit_test(test_cgroup_enter_ended),
+        cmocka_unit_test(test_cgroup_sweep),           cmocka_unit_test(test_cgroup_left_over),
+        cmocka_unit_test(test_cgroup_refuses),         cmocka_unit_test(test_cgroup_no_memory),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

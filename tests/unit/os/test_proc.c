@@ -290,7 +290,7 @@ static void family_ended(struct family *family)
 /* Each process forks two, up to a bound that keeps a failing test harmless. */
 static void bomb(_Atomic int *forks)
 {
-    enum { FORKS_MAX = 1000 };
+    enum { FORKS_MAX = 300 };
     while (atomic_fetch_add(forks, 1) < FORKS_MAX) {
         pid_t pid = fork();
         if (pid < 0)
@@ -435,11 +435,47 @@ static void test_proc_tree_rss(void **state)
     (void)state;
     struct family family = family_start(use_memory);
     family_wait(&family, 2);
-    assert_true(td_proc_tree_rss(family.root) > 60 * MIB);
+    pid_t pids[] = {999999999, family.root, getpid()};
+    uint64_t bytes[3];
+    td_proc_tree_rss(pids, bytes, 3);
+    assert_int_equal(bytes[0], 0);
+    assert_true(bytes[1] > 60 * MIB);
+    assert_true(bytes[2] > bytes[1]); /* the family is below us */
     td_proc_kill_tree(family.root, false);
     (void)support_reap(family.root);
     family_ended(&family);
-    assert_int_equal(td_proc_tree_rss(family.root), 0);
+    td_proc_tree_rss(pids, bytes, 2);
+    assert_int_equal(bytes[1], 0);
+}
+
+/* 40 MiB in one place, seen by four processes. */
+static void share_memory(_Atomic int *forks)
+{
+    char *shared = malloc(40 * MIB);
+    if (!shared)
+        _exit(1);
+    memset(shared, 1, 40 * MIB);
+    for (int i = 0; i < 3; i++)
+        if (fork() == 0)
+            break;
+    atomic_fetch_add(forks, 1);
+}
+
+static void test_proc_tree_pss(void **state)
+{
+    (void)state;
+    uint64_t rss;
+    struct family family = family_start(share_memory);
+    family_wait(&family, 4);
+    uint64_t pss = td_proc_tree_pss(family.root);
+    td_proc_tree_rss(&family.root, &rss, 1);
+    assert_true(rss > 4 * 40 * MIB);
+    assert_true(pss > 40 * MIB);
+    assert_true(pss < 2 * 40 * MIB);
+    td_proc_kill_tree(family.root, false);
+    (void)support_reap(family.root);
+    family_ended(&family);
+    assert_int_equal(td_proc_tree_pss(family.root), 0);
 }
 
 static void *wait_for_end(void *context)
@@ -488,6 +524,7 @@ int main(void)
         cmocka_unit_test(test_proc_kill_tree_no_memory),
         cmocka_unit_test(test_proc_end_below),
         cmocka_unit_test(test_proc_tree_rss),
+        cmocka_unit_test(test_proc_tree_pss),
         cmocka_unit_test(test_proc_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
