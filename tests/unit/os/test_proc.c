@@ -471,7 +471,7 @@ static void test_proc_tree_pss(void **state)
     td_proc_tree_rss(&family.root, &rss, 1);
     assert_true(rss > 4 * 40 * MIB);
     assert_true(pss > 40 * MIB);
-    assert_true(pss < 2 * 40 * MIB);
+    assert_true(pss < rss / 2); /* a sanitizer has memory of its own, which they share too */
     td_proc_kill_tree(family.root, false);
     (void)support_reap(family.root);
     family_ended(&family);
