@@ -22,6 +22,7 @@ struct map {
     uint64_t id;
     uint64_t open; /* calls without an outcome */
     bool muted;
+    bool left; /* by a call that has ended: nobody waits for it */
 };
 
 struct td_guest {
@@ -30,12 +31,14 @@ struct td_guest {
     td_guest_busy_fn *busy;
     void *context;
     struct td_idmap maps;
-    uint64_t open; /* over all maps */
+    uint64_t open; /* over all maps that are waited for */
 };
 
 static void count(struct td_guest *guest, struct map *map, int64_t calls)
 {
     bool was_busy = guest->open > 0;
+    if (map->left)
+        return;
     map->open += (uint64_t)calls;
     guest->open += (uint64_t)calls;
     if (was_busy != (guest->open > 0))
@@ -132,13 +135,16 @@ static void map_call(struct td_guest *guest, const struct td_msg_map_call *messa
     int r = map && args ? 0 : TD_ENOMEM;
     if (map)
         count(guest, map, 1);
+    if (map && map->left)
+        r = TD_ECANCELLED;
     if (r == 0)
         r = td_bus_submit(guest->bus, message->map, message->index, args);
     if (r == 0)
         return;
     TD_CLEANUP(td_outcome_freep)
-    struct td_outcome *outcome = td_outcome_new(message->map, message->index, 0,
-                                                TD_OUTCOME_NOT_STARTED);
+    struct td_outcome *outcome = td_outcome_new(
+        message->map, message->index, 0,
+        r == TD_ECANCELLED ? (uint8_t)TD_OUTCOME_CANCELLED : (uint8_t)TD_OUTCOME_NOT_STARTED);
     if (outcome)
         on_outcome(guest, &outcome);
 }
@@ -168,6 +174,19 @@ static void on_frame(void *context, struct td_bytes frame)
         td_bus_cancel(guest->bus, message.map_cancel.map, message.map_cancel.index);
     else if (message.type == TD_MSG_MAP_FORGET)
         map_forget(guest, message.map_forget.map);
+}
+
+void td_guest_rest(struct td_guest *guest)
+{
+    size_t cursor = 0;
+    for (struct map *map = td_idmap_next(&guest->maps, &cursor); map;
+         map = td_idmap_next(&guest->maps, &cursor)) {
+        if (map->left)
+            continue;
+        count(guest, map, -(int64_t)map->open);
+        map->left = true;
+        td_bus_cancel(guest->bus, map->id, TD_ALL_CALLS);
+    }
 }
 
 static void forget_all(struct td_guest *guest)

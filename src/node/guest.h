@@ -21,6 +21,10 @@ typedef void td_guest_busy_fn(void *context, bool busy);
 /* Takes *fd. Borrows the bus. TD_ENOMEM, TD_ELIMIT, TD_ESYS. */
 int td_guest_new(struct td_loop *loop, struct td_bus *bus, int *fd, td_guest_busy_fn *busy,
                  void *context, struct td_guest **ret_guest, struct td_error *err);
+/* The runner's call has ended: what it has not waited for is cancelled, and no longer counts as
+ * work that it waits for. */
+void td_guest_rest(struct td_guest *guest);
+
 struct td_guest *td_guest_free(struct td_guest *guest); /* accepts NULL, returns NULL */
 
 #endif

@@ -187,6 +187,8 @@ static void on_finish(struct td_node *node, struct runner *runner, const struct 
     if (said->status != TD_OUTCOME_OK)
         outcome->last_output = td_lines_tail(&runner->lines);
     td_lines_end(&runner->lines);
+    if (runner->guest)
+        td_guest_rest(runner->guest);
     td_sched_finished(node->sched, runner->id, &outcome, said->retire != 0, td_clock_now());
     wake(node);
 }
@@ -365,6 +367,8 @@ static void do_run(struct td_node *node, const struct td_action *action)
     struct lane *lane = td_idmap_get(&node->lanes, action->map);
     if (!runner || !lane)
         return; /* never so: both live as long as the scheduler names them */
+    if (runner->guest)
+        td_guest_rest(runner->guest); /* a thread that an earlier call left may have begun anew */
     runner->map = action->map;
     runner->index = action->index;
     runner->seated = true;
