@@ -15,6 +15,9 @@ from tendril import _pickling, _tendril
 # there are cores would slow all of them down.
 _THREAD_VARIABLES = (b"OMP_NUM_THREADS=", b"OPENBLAS_NUM_THREADS=", b"MKL_NUM_THREADS=")
 
+# Arrow's allocator would start a thread when it is imported, and a zygote with threads may not fork.
+_ARROW = b"JE_ARROW_MALLOC_CONF="
+
 # Set anew for each test: runners that were started for it would serve one test only.
 _PASSING = b"PYTEST_CURRENT_TEST="
 
@@ -55,8 +58,10 @@ def _environment(environ: Mapping[str, str] | None, cpu: float | None) -> bytes:
         block = b"".join(b"%b=%b\0" % pair for pair in variables.items())
     start = b"\0" + block
     threads = b"%d\0" % max(1, int(cpu or 1))
+    defaults = {name: threads for name in _THREAD_VARIABLES}
+    defaults[_ARROW] = b"background_thread:false\0"
     return block + b"".join(
-        name + threads for name in _THREAD_VARIABLES if b"\0" + name not in start
+        name + value for name, value in defaults.items() if b"\0" + name not in start
     )
 
 
