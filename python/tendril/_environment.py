@@ -15,7 +15,7 @@ from tendril import _pickling, _tendril
 # there are cores would slow all of them down.
 _THREAD_VARIABLES = (b"OMP_NUM_THREADS=", b"OPENBLAS_NUM_THREADS=", b"MKL_NUM_THREADS=")
 
-# Arrow's allocator would start a thread when it is imported, and a zygote with threads may not fork.
+# Arrow's allocator would start a thread at its import, and a zygote with threads may not fork.
 _ARROW = b"JE_ARROW_MALLOC_CONF="
 
 # Set anew for each test: runners that were started for it would serve one test only.

@@ -32,6 +32,8 @@ struct td_guest {
     void *context;
     struct td_idmap maps;
     uint64_t open; /* over all maps that are waited for */
+    uint32_t depth; /* of the maps that are opened; and their root, see struct td_spec */
+    uint64_t root;
 };
 
 static void count(struct td_guest *guest, struct map *map, int64_t calls)
@@ -113,8 +115,11 @@ static int map_open(struct td_guest *guest, const struct td_msg_map_open *messag
     TD_CLEANUP(td_spec_unrefp) struct td_spec *spec = NULL;
     struct map *map = td_alloc_zero(sizeof *map);
     int r = map ? td_spec_from(message, &spec, NULL) : TD_ENOMEM;
-    if (r == 0)
+    if (r == 0) {
+        spec->depth = guest->depth; /* it is nobody else's yet */
+        spec->root = guest->root;
         r = td_idmap_put(&guest->maps, message->map, map);
+    }
     if (r < 0) {
         td_free(map);
         return r;
@@ -174,6 +179,12 @@ static void on_frame(void *context, struct td_bytes frame)
         td_bus_cancel(guest->bus, message.map_cancel.map, message.map_cancel.index);
     else if (message.type == TD_MSG_MAP_FORGET)
         map_forget(guest, message.map_forget.map);
+}
+
+void td_guest_nest(struct td_guest *guest, uint64_t outer, const struct td_spec *spec)
+{
+    guest->depth = spec->depth + 1;
+    guest->root = spec->root ? spec->root : outer;
 }
 
 void td_guest_rest(struct td_guest *guest)

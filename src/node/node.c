@@ -367,8 +367,10 @@ static void do_run(struct td_node *node, const struct td_action *action)
     struct lane *lane = td_idmap_get(&node->lanes, action->map);
     if (!runner || !lane)
         return; /* never so: both live as long as the scheduler names them */
-    if (runner->guest)
+    if (runner->guest) {
         td_guest_rest(runner->guest); /* a thread that an earlier call left may have begun anew */
+        td_guest_nest(runner->guest, lane->id, lane->spec);
+    }
     runner->map = action->map;
     runner->index = action->index;
     runner->seated = true;

@@ -87,6 +87,8 @@ int td_sched_map_add(struct td_sched *sched, const struct td_sched_map *spec)
         map->spec.cost = 1;
     if (map->spec.cost > sched->options.slots)
         map->spec.cost = sched->options.slots;
+    if (map->spec.root == 0)
+        map->spec.root = map->spec.id;
     map->profile = profile;
     td_list_init(&map->calls);
     td_list_append(&sched->maps, &map->link);

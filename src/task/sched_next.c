@@ -177,26 +177,55 @@ static bool next_start(struct td_sched *sched, int64_t now, struct td_action *re
     return false;
 }
 
+static bool may_fetch(const struct td_sched *sched, const struct map *map)
+{
+    bool fits = sched->used + map->spec.cost <= sched->options.slots || sched->used == 0;
+    return fits && !map->cancelled && map->backlog > 0 &&
+           map->waiting < sched->options.waiting_max;
+}
+
+/* Families of nested maps take turns. Within one the deepest goes first: so calls that wait for
+ * nested ones are finished before more of their like are begun, and their runners stay few. */
+static struct map *next_map(struct td_sched *sched)
+{
+    struct map *chosen = NULL;
+    TD_LIST_EACH(node, &sched->maps) {
+        struct map *map = TD_CONTAINER(node, struct map, link);
+        bool related = !chosen || map->spec.root == chosen->spec.root;
+        if (related && may_fetch(sched, map) && (!chosen || map->spec.depth > chosen->spec.depth))
+            chosen = map;
+    }
+    return chosen;
+}
+
+/* The next turn of its whole family comes after everybody else's. */
+static void end_turn(struct td_sched *sched, uint64_t root)
+{
+    struct td_list family;
+    td_list_init(&family);
+    TD_LIST_EACH_SAFE(node, &sched->maps) {
+        if (TD_CONTAINER(node, struct map, link)->spec.root != root)
+            continue;
+        td_list_remove(node);
+        td_list_append(&family, node);
+    }
+    for (struct td_list *node = td_list_pop(&family); node; node = td_list_pop(&family))
+        td_list_append(&sched->maps, node);
+}
+
 static bool next_fetch(struct td_sched *sched, struct td_action *ret_action)
 {
     if (sched->used >= sched->options.slots)
         return false;
-    TD_LIST_EACH(node, &sched->maps) {
-        struct map *map = TD_CONTAINER(node, struct map, link);
-        unsigned cost = map->spec.cost;
-        bool fits = sched->used + cost <= sched->options.slots || sched->used == 0;
-        if (map->cancelled || map->backlog == 0 || !fits ||
-            map->waiting >= sched->options.waiting_max)
-            continue;
-        map->backlog--;
-        map->asked++;
-        sched->used += cost;
-        td_list_remove(&map->link); /* its next turn comes after everybody else's */
-        td_list_append(&sched->maps, &map->link);
-        *ret_action = (struct td_action){.type = TD_ACTION_FETCH, .map = map->spec.id, .count = 1};
-        return true;
-    }
-    return false;
+    struct map *map = next_map(sched);
+    if (!map)
+        return false;
+    map->backlog--;
+    map->asked++;
+    sched->used += map->spec.cost;
+    end_turn(sched, map->spec.root);
+    *ret_action = (struct td_action){.type = TD_ACTION_FETCH, .map = map->spec.id, .count = 1};
+    return true;
 }
 
 bool td_sched_next(struct td_sched *sched, int64_t now, struct td_action *ret_action)

@@ -32,6 +32,8 @@ struct td_spec {
     struct td_runner_spec runner;
     uint32_t retries;   /* further attempts after a failed one */
     int64_t timeout_ns; /* for one attempt; 0: none */
+    uint32_t depth;     /* how many maps this one is inside of, and the outermost of them: set by */
+    uint64_t root;      /* who serves a map that was opened in a call; they do not travel */
 };
 
 /* Copies everything that *from points to. TD_EINVAL (a list does not end, argv is empty, a
