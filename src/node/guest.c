@@ -31,7 +31,7 @@ struct td_guest {
     td_guest_busy_fn *busy;
     void *context;
     struct td_idmap maps;
-    uint64_t open; /* over all maps that are waited for */
+    uint64_t open;  /* over all maps that are waited for */
     uint32_t depth; /* of the maps that are opened; and their root, see struct td_spec */
     uint64_t root;
 };

@@ -79,7 +79,9 @@ static int on_opened(void *context, uint64_t id, struct td_spec *spec)
     struct td_sched_map map = {.id = id,
                                .cost = td_spec_cost(spec, node->slots, node->memory_bytes),
                                .retries = spec->retries,
-                               .timeout_ns = spec->timeout_ns};
+                               .timeout_ns = spec->timeout_ns,
+                               .depth = spec->depth,
+                               .root = spec->root};
     int r = lane ? 0 : TD_ENOMEM;
     if (r == 0)
         r = td_pool_profile(node->pool, &spec->runner, &map.profile, NULL);
@@ -216,6 +218,9 @@ static void on_guest(void *context, uint32_t id, int fd)
         runner->guest = td_guest_free(runner->guest);
         /* On failure the socket closes, and the client in the runner says so. */
         (void)td_guest_new(node->loop, node->bus, &fd, on_busy, runner, &runner->guest, NULL);
+        const struct lane *lane = td_idmap_get(&node->lanes, runner->map);
+        if (runner->guest && lane)
+            td_guest_nest(runner->guest, lane->id, lane->spec);
     }
     td_fd_close(&fd);
 }

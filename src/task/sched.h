@@ -37,8 +37,8 @@ struct td_sched_map {
     unsigned cost;      /* slots a call takes; at least 1, cut to what there is */
     uint32_t retries;   /* further attempts after a failed one */
     int64_t timeout_ns; /* for one attempt; 0: none */
-    uint32_t depth;     /* of nesting: calls of a map's own nested maps go before its further ones */
-    uint64_t root;      /* the outermost map of its family; equal for all of it */
+    uint32_t depth; /* of nesting: calls of a map's own nested maps go before its further ones */
+    uint64_t root;  /* the outermost map of its family; equal for all of it */
 };
 
 enum td_action_type {

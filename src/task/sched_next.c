@@ -180,8 +180,7 @@ static bool next_start(struct td_sched *sched, int64_t now, struct td_action *re
 static bool may_fetch(const struct td_sched *sched, const struct map *map)
 {
     bool fits = sched->used + map->spec.cost <= sched->options.slots || sched->used == 0;
-    return fits && !map->cancelled && map->backlog > 0 &&
-           map->waiting < sched->options.waiting_max;
+    return fits && !map->cancelled && map->backlog > 0 && map->waiting < sched->options.waiting_max;
 }
 
 /* Families of nested maps take turns. Within one the deepest goes first: so calls that wait for
@@ -198,17 +197,21 @@ static struct map *next_map(struct td_sched *sched)
     return chosen;
 }
 
-/* The next turn of its whole family comes after everybody else's. */
-static void end_turn(struct td_sched *sched, uint64_t root)
+/* The next turn of its whole family comes after everybody else's, and in there its own after its
+ * siblings'. */
+static void end_turn(struct td_sched *sched, struct map *map)
 {
     struct td_list family;
     td_list_init(&family);
     TD_LIST_EACH_SAFE(node, &sched->maps) {
-        if (TD_CONTAINER(node, struct map, link)->spec.root != root)
+        struct map *other = TD_CONTAINER(node, struct map, link);
+        if (other == map || other->spec.root != map->spec.root)
             continue;
         td_list_remove(node);
         td_list_append(&family, node);
     }
+    td_list_remove(&map->link);
+    td_list_append(&family, &map->link);
     for (struct td_list *node = td_list_pop(&family); node; node = td_list_pop(&family))
         td_list_append(&sched->maps, node);
 }
@@ -223,7 +226,7 @@ static bool next_fetch(struct td_sched *sched, struct td_action *ret_action)
     map->backlog--;
     map->asked++;
     sched->used += map->spec.cost;
-    end_turn(sched, map->spec.root);
+    end_turn(sched, map);
     *ret_action = (struct td_action){.type = TD_ACTION_FETCH, .map = map->spec.id, .count = 1};
     return true;
 }

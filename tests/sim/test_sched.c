@@ -4,6 +4,7 @@
  * one outcome. A seed that fails is printed and replays. */
 #include "support.h"
 
+#include "base/attr.h"
 #include "base/blob.h"
 #include "base/err.h"
 #include "task/outcome.h"
@@ -236,6 +237,8 @@ static void run_seed(uint64_t seed)
                                     .profile = (uint32_t)draw(&sim, 3),
                                     .cost = (unsigned)draw(&sim, 3),
                                     .retries = (uint32_t)draw(&sim, 3),
+                                    .depth = (uint32_t)draw(&sim, 3),
+                                    .root = draw(&sim, MAPS),
                                     .timeout_ns = draw(&sim, 2) ? 100 : 0};
         assert_int_equal(td_sched_map_add(sim.sched, &spec), 0);
         sim.waiting[map] = CALLS;
@@ -311,11 +314,40 @@ static void test_sched_unread_is_no_attempt(void **state)
     td_sched_free(sched);
 }
 
+/* The nested maps' calls go first, the deepest before all; families take turns. */
+static void test_sched_families(void **state)
+{
+    (void)state;
+    static const struct td_sched_map maps[] = {{.id = 1},
+                                               {.id = 2, .depth = 1, .root = 1},
+                                               {.id = 3},
+                                               {.id = 4, .depth = 2, .root = 1},
+                                               {.id = 5, .depth = 2, .root = 1}};
+    static const uint64_t expected[] = {4, 3, 5, 3, 4, 5, 2, 2, 1, 1};
+    struct td_sched *sched;
+    struct td_sched_options options = {
+        .slots = TD_COUNT(expected), .runners_max = 2, .idle_max = 2, .waiting_max = 1};
+    assert_int_equal(td_sched_new(options, &sched), 0);
+    for (size_t i = 0; i < TD_COUNT(maps); i++) {
+        assert_int_equal(td_sched_map_add(sched, &maps[i]), 0);
+        td_sched_backlog(sched, maps[i].id, 2);
+    }
+    for (size_t i = 0; i < TD_COUNT(expected); i++) {
+        struct td_action action;
+        assert_true(td_sched_next(sched, 0, &action));
+        assert_int_equal(action.type, TD_ACTION_FETCH);
+        assert_int_equal(action.map, expected[i]);
+        td_sched_check(sched);
+    }
+    td_sched_free(sched);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sched_every_call_ends_once),
         cmocka_unit_test(test_sched_unread_is_no_attempt),
+        cmocka_unit_test(test_sched_families),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
