@@ -59,12 +59,20 @@ def _zygote(fd: int, preload: list[str]) -> None:
             importlib.import_module(name)
         except Exception:  # the call that needs it will say so
             continue
+    _hold_standard_descriptors()
     gc.collect()
     gc.freeze()
     orders.ready(_tendril.thread_count())
     while (order := orders.receive()) is not None:
         if order[0] == "fork":
             _fork(orders, fd, *order[1:])
+
+
+def _hold_standard_descriptors() -> None:
+    """Open what an import has closed of 0, 1 and 2, so that nothing else gets these numbers."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(fd)
 
 
 def _fork(
@@ -126,6 +134,7 @@ def _serve_and_exit(channel: int) -> None:
     """Serve until the end, which waits for nobody: no other thread, no atexit function."""
     code = 1
     try:
+        _mend_streams()
         _reseed()
         gc.unfreeze()
         _serve(channel)
@@ -164,6 +173,16 @@ def _exit_code(error: SystemExit) -> int:
         return error.code & 0xFF
     print(error.code, file=sys.stderr)
     return 1
+
+
+def _mend_streams() -> None:
+    """A runner has sys.stdout and sys.stderr, whatever an import has done to them."""
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        if getattr(getattr(sys, name, None), "closed", True):
+            stream = open(  # noqa: SIM115: for as long as the process lives
+                fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+            )
+            setattr(sys, name, stream)
 
 
 def _reseed() -> None:

@@ -12,7 +12,7 @@ import os
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tendril import _tendril
@@ -157,17 +157,18 @@ def _number_from_environment(name: str, what: str, most: int) -> int:
     return int(text)
 
 
+def _candidates() -> Iterator[str]:
+    package = os.path.dirname(os.path.abspath(__file__))
+    yield os.environ.get("TENDRIL_COMMAND", "")
+    # lib/pythonX.Y/site-packages/tendril -> bin, for environments, --user and --prefix
+    yield os.path.join(package, "..", "..", "..", "..", "bin", "tendril")
+    yield os.path.join(sysconfig.get_path("scripts"), "tendril")
+    yield os.path.join(package, "..", "bin", "tendril")  # pip install --target
+
+
 def _supervisor_path() -> str:
     """The command `tendril` that was installed with this package."""
-    package = os.path.dirname(os.path.abspath(__file__))
-    candidates = [
-        os.environ.get("TENDRIL_COMMAND", ""),
-        # lib/pythonX.Y/site-packages/tendril -> bin, for environments, --user and --prefix
-        os.path.join(package, "..", "..", "..", "..", "bin", "tendril"),
-        os.path.join(sysconfig.get_path("scripts"), "tendril"),
-        os.path.join(package, "..", "bin", "tendril"),  # pip install --target
-    ]
-    for candidate in candidates:
+    for candidate in _candidates():
         if candidate and os.access(candidate, os.X_OK):
             return os.path.normpath(candidate)
     raise ConfigurationError(
@@ -203,6 +204,8 @@ def _start() -> Session:
         return Session()
     except _tendril.Error as error:
         raise NotStarted(f"no session could be started: {error.args[1]}") from None
+    except OSError as error:
+        raise NotStarted(f"no session could be started: {error}") from error
 
 
 def close_session() -> None:

@@ -187,7 +187,7 @@ static int enqueue(struct td_channel *channel, struct td_bytes head, struct td_b
         int copy = dup(fds[i]);
         if (copy < 0) {
             outgoing_free(item);
-            return TD_ELIMIT;
+            return TD_ESYS;
         }
         item->fds[item->nfds++] = copy;
     }

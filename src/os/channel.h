@@ -53,7 +53,7 @@ struct td_channel *td_channel_hang_up(struct td_channel *channel, int64_t deadli
 int td_channel_send(struct td_channel *channel, struct td_bytes head, struct td_blob *tail);
 
 /* The same with descriptors, duplicated for the peer; the caller keeps its own. Goes out before
- * anything that is sent later. */
+ * anything that is sent later. TD_ESYS: they cannot be duplicated (too many open files). */
 int td_channel_send_fds(struct td_channel *channel, struct td_bytes head, const int *fds,
                         size_t nfds);
 

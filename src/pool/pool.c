@@ -143,6 +143,8 @@ static int order(struct td_pool *pool, const struct td_message *message, const i
     r = td_channel_send_fds(pool->supervisor, (struct td_bytes){head.data, head.len}, fds, nfds);
     if (r == TD_ECLOSED)
         return td_error_set(err, TD_ENOSUPERVISOR, "%s", td_status_text(TD_ENOSUPERVISOR));
+    if (r == TD_ESYS)
+        return td_error_set(err, TD_ELIMIT, "no descriptor to hand on: too many open files");
     return r < 0 ? td_error_set(err, r, "message to the supervisor: %s", td_status_text(r)) : 0;
 }
 
@@ -309,9 +311,6 @@ int td_pool_profile(struct td_pool *pool, const struct td_runner_spec *spec, uin
                     struct td_error *err)
 {
     struct profile *profile = NULL;
-    int r = ensure_supervisor(pool, err);
-    if (r < 0)
-        return r;
     TD_LIST_EACH(node, &pool->profiles)
         if (td_profile_equal(TD_CONTAINER(node, struct profile, link)->spec, spec))
             profile = TD_CONTAINER(node, struct profile, link);
@@ -319,7 +318,7 @@ int td_pool_profile(struct td_pool *pool, const struct td_runner_spec *spec, uin
         profile = td_alloc_zero(sizeof *profile);
         if (!profile)
             return td_error_set(err, TD_ENOMEM, "profile: out of memory");
-        r = td_profile_new(spec, &profile->spec, err);
+        int r = td_profile_new(spec, &profile->spec, err);
         if (r < 0) {
             td_free(profile);
             return r;
@@ -329,10 +328,9 @@ int td_pool_profile(struct td_pool *pool, const struct td_runner_spec *spec, uin
     }
     td_list_remove(&profile->link);
     td_list_append(&pool->profiles, &profile->link);
-    r = profile_tell(pool, profile, err);
-    if (r < 0)
-        return r;
-    profiles_trim(pool);
+    /* Warming up is no promise: what keeps it back is told by the runners, if it lasts. */
+    if (ensure_supervisor(pool, NULL) == 0 && profile_tell(pool, profile, NULL) == 0)
+        profiles_trim(pool);
     *ret_profile = profile->id;
     return 0;
 }

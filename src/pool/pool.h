@@ -58,8 +58,8 @@ int td_pool_new(struct td_loop *loop, const struct td_pool_options *options,
                 struct td_error *err);
 struct td_pool *td_pool_free(struct td_pool *pool); /* accepts NULL, returns NULL */
 
-/* The number of a profile: an equal one's, or a new one, whose zygote starts warming up. Those
- * unused longest are dropped beyond a maximum. TD_EINVAL, TD_ENOMEM, TD_ENOSUPERVISOR. */
+/* The number of a profile: an equal one's, or a new one, whose zygote starts warming up if it can.
+ * Those unused longest are dropped beyond a maximum. TD_EINVAL, TD_ENOMEM. */
 int td_pool_profile(struct td_pool *pool, const struct td_runner_spec *spec, uint32_t *ret_profile,
                     struct td_error *err);
 
