@@ -179,7 +179,7 @@ def _mend_streams() -> None:
     """A runner has sys.stdout and sys.stderr, whatever an import has done to them."""
     for name, fd in (("stdout", 1), ("stderr", 2)):
         if getattr(getattr(sys, name, None), "closed", True):
-            stream = open(  # noqa: SIM115: for as long as the process lives
+            stream = open(  # noqa: SIM115 (for as long as the process lives)
                 fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
             )
             setattr(sys, name, stream)

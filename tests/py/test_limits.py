@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from havoc import Program, cgroups, descendants, wait_until
-
 import tendril
+from havoc import Program, cgroups, descendants, wait_until
 from tendril import _session
 
 MIB = 1 << 20
