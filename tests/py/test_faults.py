@@ -176,7 +176,7 @@ def test_runner_killed_pickling() -> None:
 
 
 def test_runner_killed_as_it_times_out(tmp_path: Path) -> None:
-    for i in range(8):
+    for i in range(6):
         folder = tmp_path / str(i)
         folder.mkdir()
         got = stay.map([str(folder)], timeout=0.1)
@@ -206,7 +206,7 @@ def test_runner_killed_as_it_is_cancelled(tmp_path: Path) -> None:
 
 def test_runner_stopped_times_out(tmp_path: Path) -> None:
     """A runner that does not move at all is ended by the timeout all the same."""
-    got = stay.map([str(tmp_path)], timeout=1)
+    got = stay.map([str(tmp_path)], timeout=0.5)
     wait_until(lambda: running(tmp_path), "the call runs")
     kill(running(tmp_path)[0], signal.SIGSTOP)
     with pytest.raises(tendril.TimedOut):
@@ -382,7 +382,7 @@ def test_daemons_end_with_a_cancelled_call(tmp_path: Path) -> None:
 
 
 def test_daemons_end_with_a_timed_out_call(tmp_path: Path) -> None:
-    got = daemonise.map([str(tmp_path)], [1], [True], timeout=1)
+    got = daemonise.map([str(tmp_path)], [1], [True], timeout=0.6)
     with pytest.raises(tendril.TimedOut):
         next(got)
     wait_until(lambda: not any(map(alive, daemons(tmp_path))), "the daemons end", patient(2))
@@ -519,7 +519,7 @@ def test_call_kills_its_group() -> None:
 
 
 def test_call_stops_itself() -> None:
-    results = break_with.map([lambda: os.kill(os.getpid(), signal.SIGSTOP)], timeout=1)
+    results = break_with.map([lambda: os.kill(os.getpid(), signal.SIGSTOP)], timeout=0.3)
     with pytest.raises(tendril.TimedOut):
         next(results)
     assert double(2) == 4
@@ -532,7 +532,7 @@ def test_call_ignores_signals() -> None:
         time.sleep(100)
 
     with pytest.raises(tendril.TimedOut):
-        next(break_with.map([ignore], timeout=0.5))
+        next(break_with.map([ignore], timeout=0.3))
     assert double(2) == 4
 
 

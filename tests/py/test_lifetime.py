@@ -83,8 +83,10 @@ list(double.map(inputs()))
 }
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [*((stage, signal.SIGKILL) for stage in STAGES), ("daemons", signal.SIGTERM)],
+)
 def test_caller_killed(stage: str, number: signal.Signals, tmp_path: Path) -> None:
     with program(STAGES[stage], tmp_path) as one:
         if stage == "idle":
@@ -99,7 +101,7 @@ def test_caller_killed(stage: str, number: signal.Signals, tmp_path: Path) -> No
 def test_caller_killed_at_any_time(tmp_path: Path) -> None:
     """From the first moments of a session on: while supervisor, zygote and runners come up."""
     text = "Path('begins').touch(); list(big.map(range(1000)))"
-    for i in range(8):
+    for i in range(6):
         (tmp_path / "begins").unlink(missing_ok=True)
         with program(text, tmp_path) as one:
             one.wait_for("begins")
@@ -194,15 +196,14 @@ def read_rest(terminal: int, timeout: float) -> str:
     "text",
     [
         "for x in stay.map(range(10)): pass",
-        "for x in stay.map(range(10), ordered=False, errors='return', retries=5): pass",
+        "for x in stay.map(iter(lambda: 1, 2), errors='return', retries=5): pass",
         "stay()",
         "stay.submit().result()",
         "list(stay_with_daemons.map(range(10)))",
         "with stay.map(range(10)) as results: time.sleep(1000)",
-        "list(stay.map(iter(lambda: 1, 2)))",
         "tendril.function(lambda x: list(stay.map([x, x])), local=True)(1)",
     ],
-    ids=["map", "options", "call", "future", "daemons", "with", "endless", "nested"],
+    ids=["map", "endless", "call", "future", "daemons", "with", "nested"],
 )
 def test_interrupted(text: str, tmp_path: Path) -> None:
     """A second is enough; whoever sees the program end finds that nothing runs any more."""
@@ -256,9 +257,7 @@ def test_interrupted_often(tmp_path: Path) -> None:
 ENDS = {
     "map unread": "m = stay.map(range(10)); wait()",
     "map half read": "m = double.map(range(100_000)); next(m)",
-    "map and cycle": "m = stay.map(range(10)); m.itself = m; wait()",
     "futures": "futures = [stay.submit(x) for x in range(10)]; wait()",
-    "call in daemon thread": "threading.Thread(target=stay, daemon=True).start(); wait()",
     "map in daemon thread": """
 threading.Thread(target=lambda: list(stay.map(range(10))), daemon=True).start(); wait()
 """,
@@ -524,7 +523,7 @@ import random
 m = chatter.map(iter(lambda: 1, 2)); futures = [double.submit(i) for i in range(50)]
 next(m)
 sys.stdout = open(os.devnull, "w")
-for i in range(40):
+for i in range(30):
     next(m)
     pid = os.fork()
     if pid == 0:
@@ -592,14 +591,12 @@ pid = os.fork()
 if pid == 0:
     os.execv(sys.executable, [sys.executable, "inner.py"])
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-inner = [sys.executable, "inner.py"]
-print(subprocess.run(inner, check=True, capture_output=True, text=True).stdout, end="")
-subprocess.run(inner, check=True, close_fds=False)
+subprocess.run([sys.executable, "inner.py"], check=True, close_fds=False)
 assert len(list(m)) == 9999
 """
     with program(text, tmp_path) as one:
         code, out, err = one.finish()
-        assert (code, out, err) == (0, "inner 8\n" * 3, "")
+        assert (code, out, err) == (0, "inner 8\n" * 2, "")
         assert one.left() == []
 
 
@@ -718,13 +715,13 @@ except Enough:
 
 
 def test_caller_stopped_and_continued(tmp_path: Path) -> None:
-    with program("print(sum(double.map(range(20_000))))", tmp_path) as one:
+    with program("print(sum(double.map(range(5000))))", tmp_path) as one:
         wait_until(lambda: one.by_role("runner"), "the runners are up")
         one.process.send_signal(signal.SIGSTOP)
-        time.sleep(0.2)
+        time.sleep(0.1)
         one.process.send_signal(signal.SIGCONT)
         code, out, err = one.finish()
-        assert (code, out, err) == (0, f"{20_000 * 19_999}\n", "")
+        assert (code, out, err) == (0, f"{5000 * 4999}\n", "")
 
 
 def test_asyncio_caller(tmp_path: Path) -> None:

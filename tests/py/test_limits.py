@@ -166,7 +166,7 @@ def test_memory_too_little_to_begin(limits: str) -> None:
 
 def test_memory_of_many_runners(limits: str) -> None:
     """Groups come and go with their runners."""
-    for i in range(3):
+    for i in range(2):
         fn = tendril.function(eat, local=True, memory=f"{100 + i} MiB")
         assert list(fn.map(range(1, 5))) == [1, 2, 3, 4]
     pid = _session.get_session().client.info()[1]
@@ -290,7 +290,7 @@ def opened():
     return len(os.listdir("/proc/self/fd"))
 use()
 before = opened()
-for _ in range(3):
+for _ in range(2):
     use()
 print(opened() - before)
 """
@@ -391,14 +391,14 @@ def told(fn):
 def test_maps_nested_too_deeply(tmp_path: Path) -> None:
     """However deep: an error that comes up through all levels; the pool works on afterwards."""
     text = """
-for _ in range(3):
+for _ in range(2):
     told(deep)
     told(wide)
     assert count(3) == 8
 """
     with Program(NESTED + text, tmp_path, TENDRIL_RUNNERS="8") as one:
         code, out, err = one.finish()
-        assert (code, out, err) == (0, "told\n" * 6, "")
+        assert (code, out, err) == (0, "told\n" * 4, "")
         assert one.left() == []
 
 
