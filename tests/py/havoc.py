@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = PATI
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout:.1f} s: {what}"
-        time.sleep(0.005)
+        time.sleep(0.01)
 
 
 def patient(seconds: float) -> float:
@@ -60,21 +60,23 @@ class Process:
 
 def _read(pid: int, name: str) -> bytes:
     try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
+        with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+            return file.read()
     except OSError:
         return b""  # it ended in this moment
 
 
-def processes() -> Iterator[Process]:
-    """Every live process; zombies are nobody's work any more."""
-    for entry in os.listdir("/proc"):
-        if not entry.isdecimal():
-            continue
-        pid = int(entry)
-        state, parent = [*_read(pid, "stat").rpartition(b")")[2].split(), b"Z", b"0"][:2]
-        if state not in (b"Z", b"X"):
-            argv = _read(pid, "cmdline").decode(errors="replace").split("\0")[:-1]
-            yield Process(pid, int(parent), tuple(argv))
+def _pids() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
+
+
+def _process(pid: int) -> Process | None:
+    """A live process; zombies are nobody's work any more."""
+    state, parent = [*_read(pid, "stat").rpartition(b")")[2].split(), b"Z", b"0"][:2]
+    if state in (b"Z", b"X"):
+        return None
+    argv = _read(pid, "cmdline").decode(errors="replace").split("\0")[:-1]
+    return Process(pid, int(parent), tuple(argv))
 
 
 def alive(pid: int) -> bool:
@@ -85,7 +87,7 @@ def alive(pid: int) -> bool:
 
 def descendants(root: int) -> list[Process]:
     """Everything below a process."""
-    rows = list(processes())
+    rows = [one for one in map(_process, _pids()) if one]
     found: list[Process] = []
     parents = {root}
     while parents:
@@ -98,7 +100,8 @@ def descendants(root: int) -> list[Process]:
 def marked(mark: str) -> list[Process]:
     """Every process that has the mark in its environment."""
     word = f"{MARK}={mark}".encode()
-    return [one for one in processes() if word in _read(one.pid, "environ").split(b"\0")]
+    found = [pid for pid in _pids() if word in _read(pid, "environ").split(b"\0")]
+    return [one for one in map(_process, found) if one]
 
 
 def cgroups(makers: set[int]) -> list[str]:
