@@ -360,12 +360,21 @@ int64_t td_cgroup_own_kills(void)
     return -1;
 }
 
+bool td_cgroup_remove(struct td_cgroup *cgroup)
+{
+    while (cgroup->nplaces > 0) {
+        if (rmdir(cgroup->places[cgroup->nplaces - 1].path) < 0 && errno == EBUSY)
+            return false;
+        cgroup->nplaces--; /* removed; or whatever keeps it will do so for ever */
+    }
+    return true;
+}
+
 struct td_cgroup *td_cgroup_free(struct td_cgroup *cgroup)
 {
     if (!cgroup)
         return NULL;
-    for (size_t i = 0; i < cgroup->nplaces; i++)
-        (void)rmdir(cgroup->places[i].path); /* busy: somebody in it lives; left for the sweep */
+    (void)td_cgroup_remove(cgroup); /* busy: left for the sweep */
     td_free(cgroup);
     return NULL;
 }

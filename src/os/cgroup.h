@@ -39,6 +39,10 @@ uint64_t
 td_cgroup_peak(const struct td_cgroup *cgroup);     /* bytes; 0 when the kernel does not tell */
 bool td_cgroup_oom(const struct td_cgroup *cgroup); /* the kernel killed for memory in here */
 
+/* Removes the group, after which it can only be freed. False: a process in it lives still, or is
+ * about to end; to be tried again. */
+bool td_cgroup_remove(struct td_cgroup *cgroup);
+
 struct td_cgroup *td_cgroup_free(struct td_cgroup *cgroup); /* accepts NULL, returns NULL */
 
 /* How often the kernel has killed for memory in the group that this process is in; -1 when it is in

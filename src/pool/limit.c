@@ -48,6 +48,11 @@ int td_limit_new(struct td_cgroup_support support, uint32_t serial, uint64_t mem
     return 0;
 }
 
+bool td_limit_end(struct td_limit *limit)
+{
+    return !limit->cgroup || td_cgroup_remove(limit->cgroup);
+}
+
 struct td_limit *td_limit_free(struct td_limit *limit)
 {
     if (!limit)

@@ -23,6 +23,8 @@ struct td_limit;
 /* serial names the group and spreads runners over CPUs. TD_ENOMEM, TD_ESYS. */
 int td_limit_new(struct td_cgroup_support support, uint32_t serial, uint64_t memory_bytes,
                  uint32_t cpu_milli, struct td_limit **ret_limit, struct td_error *err);
+/* The runner has ended. False: what it had started has not quite, to be tried again. */
+bool td_limit_end(struct td_limit *limit);
 struct td_limit *td_limit_free(struct td_limit *limit); /* accepts NULL, returns NULL */
 
 /* Puts the process under the limit. */

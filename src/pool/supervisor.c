@@ -15,6 +15,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/idmap.h"
+#include "base/list.h"
 #include "base/mem.h"
 #include "base/text.h"
 #include "os/channel.h"
@@ -42,8 +43,9 @@ struct runner {
     uint32_t id;
     pid_t pid; /* 0: not started yet */
     struct td_limit *limit;
-    bool kill_wanted; /* told to kill it, perhaps before it had started */
-    bool killed;      /* it was alive when we did so */
+    bool kill_wanted;    /* told to kill it, perhaps before it had started */
+    bool killed;         /* it was alive when we did so */
+    struct td_list link; /* supervisor.remains: it has ended, what it had started not quite */
 };
 
 struct supervisor {
@@ -58,6 +60,7 @@ struct supervisor {
     struct td_idmap zygotes; /* profile -> struct td_zygote */
     struct td_idmap runners; /* id -> struct runner */
     struct td_idmap runner_by_pid;
+    struct td_list remains;
     bool polling;
     bool sweep_due; /* orphans may be left from when a fork was under way */
 };
@@ -80,8 +83,25 @@ static void runner_free(struct supervisor *supervisor, struct runner *runner)
     td_idmap_remove(&supervisor->runners, runner->id);
     if (runner->pid)
         td_idmap_remove(&supervisor->runner_by_pid, (uint64_t)runner->pid);
+    if (runner->limit && !td_limit_end(runner->limit)) {
+        td_list_append(&supervisor->remains, &runner->link);
+        return;
+    }
     td_limit_free(runner->limit);
     td_free(runner);
+}
+
+/* Frees those whose last process has ended by now. */
+static void clear_remains(struct supervisor *supervisor)
+{
+    TD_LIST_EACH_SAFE(node, &supervisor->remains) {
+        struct runner *runner = TD_CONTAINER(node, struct runner, link);
+        if (!td_limit_end(runner->limit))
+            continue;
+        td_list_remove(&runner->link);
+        td_limit_free(runner->limit);
+        td_free(runner);
+    }
 }
 
 static void say_gone(struct supervisor *supervisor, uint32_t runner, enum td_death cause, int code,
@@ -365,8 +385,10 @@ static void reap(struct supervisor *supervisor)
         if (runner)
             runner_reaped(supervisor, runner, status, (uint64_t)usage.ru_maxrss * 1024);
     }
-    if (any)
-        sweep_orphans(supervisor);
+    if (!any)
+        return;
+    sweep_orphans(supervisor);
+    clear_remains(supervisor);
 }
 
 static void on_signal(void *context, unsigned events)
@@ -468,11 +490,13 @@ static void tear_down(struct supervisor *supervisor)
     for (struct runner *runner = td_idmap_next(&supervisor->runners, &cursor); runner;
          runner = td_idmap_next(&supervisor->runners, &cursor))
         td_limit_free(runner->limit); /* the process ends: its memory need not be freed */
+    clear_remains(supervisor);
 }
 
 int td_supervisor_run(int channel_fd, pid_t caller, struct td_error *err)
 {
     struct supervisor supervisor = {0};
+    td_list_init(&supervisor.remains);
     int r = td_guardian_fork(err);
     if (r == 0)
         r = set_up(&supervisor, channel_fd, caller, err);

@@ -169,13 +169,28 @@ def test_memory_of_many_runners(limits: str) -> None:
     for i in range(2):
         fn = tendril.function(eat, local=True, memory=f"{100 + i} MiB")
         assert list(fn.map(range(1, 5))) == [1, 2, 3, 4]
+    wait_until(lambda: groups_in_step(limits), "there are as many groups as runners")
+
+
+def groups_in_step(limits: str) -> bool:
+    """Whether there is a group for each runner, where there are groups, and no other."""
     pid = _session.get_session().client.info()[1]
+    runners = [one for one in descendants(pid) if one.role == "runner"]
+    return len(cgroups({pid})) == (0 if limits == "polling" else len(runners))
 
-    def in_step() -> bool:
-        runners = [one for one in descendants(pid) if one.role == "runner"]
-        return len(cgroups({pid})) == (0 if limits == "polling" else len(runners))
 
-    wait_until(in_step, "there are as many groups as runners")
+def test_groups_of_runners_that_left_children(limits: str) -> None:
+    """A group is removed when the last process in it has ended, which may take its time."""
+
+    @tendril.function(local=True, memory="200 MiB")
+    def leave_children(x: int) -> int:
+        for _ in range(4):
+            if os.fork() == 0:
+                eat(20, 100)
+        return x
+
+    assert list(leave_children.map(range(4))) == [0, 1, 2, 3]
+    wait_until(lambda: groups_in_step(limits), "only groups of runners are left")
 
 
 def test_cpu(limits: str) -> None:

@@ -174,6 +174,25 @@ static void compute_300_ms(void)
     while (now.tv_sec == 0 && now.tv_nsec < 300000000);
 }
 
+/* Not before the last process in it has ended. */
+static void test_cgroup_remove(void **state)
+{
+    (void)state;
+    if (!support.memory)
+        SUPPORT_SKIP("memory cannot be limited by control group here");
+    struct td_cgroup *cgroup;
+    assert_int_equal(td_cgroup_new(support, "remove", 1024 * MIB, 0, &cgroup, NULL), 0);
+    struct child child = child_start(do_nothing);
+    assert_int_equal(td_cgroup_enter(cgroup, child.pid, NULL), 0);
+    assert_false(td_cgroup_remove(cgroup));
+    assert_true(group_exists("remove", getpid()));
+    assert_int_equal(child_run(&child), 0);
+    assert_true(td_cgroup_remove(cgroup));
+    assert_false(group_exists("remove", getpid()));
+    assert_true(td_cgroup_remove(cgroup));
+    td_cgroup_free(cgroup);
+}
+
 static void test_cgroup_cpu(void **state)
 {
     (void)state;
@@ -304,11 +323,12 @@ static void test_cgroup_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cgroup_memory_kills),    cmocka_unit_test(test_cgroup_own_kills),
-        cmocka_unit_test(test_cgroup_memory_suffices), cmocka_unit_test(test_cgroup_cpu),
-        cmocka_unit_test(test_cgroup_cpu_tiny),        cmocka_unit_test(test_cgroup_enter_ended),
-        cmocka_unit_test(test_cgroup_sweep),           cmocka_unit_test(test_cgroup_left_over),
-        cmocka_unit_test(test_cgroup_refuses),         cmocka_unit_test(test_cgroup_no_memory),
+        cmocka_unit_test(test_cgroup_memory_kills), cmocka_unit_test(test_cgroup_own_kills),
+        cmocka_unit_test(test_cgroup_remove),       cmocka_unit_test(test_cgroup_memory_suffices),
+        cmocka_unit_test(test_cgroup_cpu),          cmocka_unit_test(test_cgroup_cpu_tiny),
+        cmocka_unit_test(test_cgroup_enter_ended),  cmocka_unit_test(test_cgroup_sweep),
+        cmocka_unit_test(test_cgroup_left_over),    cmocka_unit_test(test_cgroup_refuses),
+        cmocka_unit_test(test_cgroup_no_memory),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
