@@ -6,6 +6,9 @@
 #include "base/attr.h"
 #include "base/blob.h"
 #include "base/err.h"
+#include "base/mem.h"
+#include "os/clock.h"
+#include "plain.h"
 #include "state.h"
 #include "task/outcome.h"
 #include "task/spec.h"
@@ -64,7 +67,8 @@ static PyObject *blob_or_none(struct td_blob *blob)
 /* A new tuple; the outcome stays the caller's. */
 static PyObject *outcome_tuple(const struct td_outcome *outcome)
 {
-    return Py_BuildValue("(KBINiiLLKKNN)", (unsigned long long)outcome->index, outcome->status,
+    return Py_BuildValue("(KIIBINiiLLKKNN)", (unsigned long long)outcome->index,
+                         (unsigned)outcome->count, (unsigned)outcome->skip, outcome->status,
                          outcome->attempt, blob_or_none(outcome->value), outcome->code,
                          outcome->pid, (long long)outcome->started_ns,
                          (long long)outcome->duration_ns, (unsigned long long)outcome->peak_bytes,
@@ -74,7 +78,8 @@ static PyObject *outcome_tuple(const struct td_outcome *outcome)
 
 PyDoc_STRVAR(map_next_doc,
              "next(timeout) -> tuple | None\n--\n\n"
-             "The next outcome (index, status, attempt, value, code, pid, started_ns, duration_ns, "
+             "The next outcome (index, count, skip, status, attempt, value, code, pid, started_ns, "
+             "duration_ns, "
              "peak_bytes, limit_bytes, last_output, detail); None when `timeout` seconds passed or "
              "output is waiting; StopIteration when all were delivered.");
 static PyObject *map_next(PyObject *self, PyObject *arg)
@@ -103,11 +108,8 @@ static PyObject *map_next(PyObject *self, PyObject *arg)
     return outcome_tuple(outcome);
 }
 
-typedef int add_fn(struct td_map *map, struct td_bytes bytes, uint64_t *ret_index,
-                   struct td_error *err);
-
-/* Adds a call by one of the two functions; its index, or NULL with an exception. */
-static PyObject *add(PyObject *self, PyObject *arg, add_fn *fn)
+PyDoc_STRVAR(map_submit_doc, "submit(args) -> int\n--\n\nAdd a call; its index.");
+static PyObject *map_submit(PyObject *self, PyObject *arg)
 {
     Py_buffer bytes;
     if (PyObject_GetBuffer(arg, &bytes, PyBUF_SIMPLE) < 0)
@@ -116,7 +118,7 @@ static PyObject *add(PyObject *self, PyObject *arg, add_fn *fn)
     uint64_t index = 0;
     int r;
     Py_BEGIN_ALLOW_THREADS
-    r = fn(map_of(self), (struct td_bytes){bytes.buf, (size_t)bytes.len}, &index, &err);
+    r = td_map_submit(map_of(self), (struct td_bytes){bytes.buf, (size_t)bytes.len}, &index, &err);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&bytes);
     if (r < 0)
@@ -124,45 +126,114 @@ static PyObject *add(PyObject *self, PyObject *arg, add_fn *fn)
     return PyLong_FromUnsignedLongLong(index);
 }
 
-PyDoc_STRVAR(map_submit_doc, "submit(args) -> int\n--\n\nAdd a call; its index.");
-static PyObject *map_submit(PyObject *self, PyObject *arg)
-{
-    return add(self, arg, td_map_submit);
-}
-
-PyDoc_STRVAR(map_reject_doc, "reject(value) -> int\n--\n\n"
-                             "Add a call that failed before it could be sent; its index.");
+PyDoc_STRVAR(map_reject_doc,
+             "reject(value)\n--\n\nAdd a call that failed before it could be sent.");
 static PyObject *map_reject(PyObject *self, PyObject *arg)
 {
-    return add(self, arg, td_map_reject);
+    Py_buffer bytes;
+    if (PyObject_GetBuffer(arg, &bytes, PyBUF_SIMPLE) < 0)
+        return NULL;
+    struct td_error err = {0};
+    int r;
+    Py_BEGIN_ALLOW_THREADS
+    r = td_map_reject(map_of(self), (struct td_bytes){bytes.buf, (size_t)bytes.len}, &err);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&bytes);
+    if (r < 0)
+        return td_raise(td_state_of(self), r, &err);
+    Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(map_wait_room_doc, "wait_room(span, timeout) -> bool\n--\n\n"
-                                "Wait until fewer than `span` calls are held.");
-static PyObject *map_wait_room(PyObject *self, PyObject *args)
+/* Adds a call to a batch, waiting for room first where there is none. 0, or -1 with an exception
+ * set. */
+static int pack(PyObject *self, const char *data, size_t len)
 {
-    unsigned long long span;
-    PyObject *timeout;
-    int64_t deadline;
-    if (!PyArg_ParseTuple(args, "KO", &span, &timeout) || td_deadline(timeout, &deadline) < 0)
+    struct td_map *map = map_of(self);
+    for (;;) {
+        struct td_error err = {0};
+        int r = td_map_pack(map, (struct td_bytes){data, len}, &err);
+        if (r == 0)
+            return 0;
+        if (r == TD_EAGAIN) {
+            Py_BEGIN_ALLOW_THREADS
+            r = td_map_wait_room(map, TD_NO_DEADLINE);
+            Py_END_ALLOW_THREADS
+        }
+        bool again;
+        if (r < 0 && r != TD_EINTR) {
+            (void)td_raise(td_state_of(self), r, &err); /* always NULL */
+            return -1;
+        }
+        if (waited(self, r, &again) < 0)
+            return -1;
+    }
+}
+
+/* One input: plainly, or as the bytes that `dumps` makes of it, or not at all if that gives None.
+ */
+static int feed_one(PyObject *self, PyObject *item, PyObject *dumps)
+{
+    enum { BRIEF_MAX = 512 };
+    char brief[BRIEF_MAX];
+    Py_ssize_t plain = td_plain_size(item);
+    if (plain >= 0 && plain <= BRIEF_MAX)
+        return pack(self, brief, (size_t)(td_plain_write(brief, item) - brief));
+    PyObject *data = plain < 0 ? PyObject_CallOneArg(dumps, item) : NULL; /* new */
+    if (plain < 0 && (!data || data == Py_None)) {
+        int r = data ? 0 : -1;
+        Py_XDECREF(data);
+        return r;
+    }
+    size_t len = data ? (size_t)PyBytes_GET_SIZE(data) : 0;
+    char *wide = td_alloc(plain < 0 ? len + TD_NESTED_EXTRA : (size_t)plain);
+    if (!wide) {
+        Py_XDECREF(data);
+        PyErr_NoMemory();
+        return -1;
+    }
+    char *end = data ? td_nested_write(wide, PyBytes_AS_STRING(data), (uint32_t)len)
+                     : td_plain_write(wide, item);
+    int r = pack(self, wide, (size_t)(end - wide));
+    td_free(wide);
+    Py_XDECREF(data);
+    return r;
+}
+
+PyDoc_STRVAR(map_feed_doc,
+             "feed(inputs, dumps)\n--\n\n"
+             "Draw all inputs of an iterator and add a call for each, as room allows. What is not "
+             "plain goes through dumps(input), which gives bytes, or None if it was rejected.");
+static PyObject *map_feed(PyObject *self, PyObject *args)
+{
+    enum { BREATH = 256 }; /* inputs, before other threads may have a turn */
+    PyObject *inputs, *dumps;
+    if (!PyArg_ParseTuple(args, "OO", &inputs, &dumps))
         return NULL;
-    bool again;
-    int done;
-    do {
-        int r;
-        Py_BEGIN_ALLOW_THREADS
-        r = td_map_wait_room(map_of(self), span, deadline);
-        Py_END_ALLOW_THREADS
-        done = waited(self, r, &again);
-    } while (again);
-    return done < 0 ? NULL : PyBool_FromLong(done);
+    for (unsigned n = 1;; n++) {
+        PyObject *item = PyIter_Next(inputs); /* new */
+        if (!item)
+            break;
+        int r = feed_one(self, item, dumps);
+        Py_DECREF(item);
+        if (r < 0)
+            return NULL;
+        if (n % BREATH == 0) {
+            Py_BEGIN_ALLOW_THREADS
+            Py_END_ALLOW_THREADS
+        }
+    }
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(map_end_doc, "end()\n--\n\nNo more calls will be added.");
 static PyObject *map_end(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
-    td_map_end(map_of(self));
+    int r = td_map_end(map_of(self));
+    if (r < 0)
+        return td_raise(td_state_of(self), r, NULL);
     Py_RETURN_NONE;
 }
 
@@ -171,16 +242,6 @@ static PyObject *map_cancel(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
     td_map_cancel(map_of(self));
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(map_cancel_call_doc, "cancel_call(index)\n--\n\nStop one call.");
-static PyObject *map_cancel_call(PyObject *self, PyObject *arg)
-{
-    unsigned long long index = PyLong_AsUnsignedLongLong(arg);
-    if (index == (unsigned long long)-1 && PyErr_Occurred())
-        return NULL;
-    td_map_cancel_call(map_of(self), index);
     Py_RETURN_NONE;
 }
 
@@ -247,10 +308,9 @@ static PyMethodDef map_methods[] = {
     {"submit", map_submit, METH_O, map_submit_doc},
     {"reject", map_reject, METH_O, map_reject_doc},
     {"next", map_next, METH_O, map_next_doc},
-    {"wait_room", map_wait_room, METH_VARARGS, map_wait_room_doc},
+    {"feed", map_feed, METH_VARARGS, map_feed_doc},
     {"end", map_end, METH_NOARGS, map_end_doc},
     {"cancel", map_cancel, METH_NOARGS, map_cancel_doc},
-    {"cancel_call", map_cancel_call, METH_O, map_cancel_call_doc},
     {"counts", map_counts, METH_NOARGS, map_counts_doc},
     {"running", map_running, METH_O, map_running_doc},
     {"logs", map_logs, METH_VARARGS, map_logs_doc},
@@ -320,12 +380,14 @@ static void client_dealloc(PyObject *self)
 
 PyDoc_STRVAR(client_map_doc,
              "map(*, key, body, argv, env, cwd, memory_bytes, cpu_milli, retries, timeout_ns, "
-             "ordered, notify) -> Map\n--\n\nOpen a map of the function `body`.");
+             "ordered, notify, head, foot, length, ahead_calls, ahead_bytes) -> Map\n--\n\n"
+             "Open a map of the function `body`; see src/client/client.h for the rest.");
 static PyObject *client_map(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"key",        "body",         "argv",      "env",
-                            "cwd",        "memory_bytes", "cpu_milli", "retries",
-                            "timeout_ns", "ordered",      "notify",    NULL};
+    static char *names[] = {"key",          "body",      "argv",    "env",        "cwd",
+                            "memory_bytes", "cpu_milli", "retries", "timeout_ns", "ordered",
+                            "notify",       "head",      "foot",    "length",     "ahead_calls",
+                            "ahead_bytes",  NULL};
     struct td_client *client = client_of(self);
     const char *key;
     Py_ssize_t key_len, body_len, argv_len, env_len, cwd_len;
@@ -334,10 +396,15 @@ static PyObject *client_map(PyObject *self, PyObject *args, PyObject *kwargs)
     unsigned cpu, retries;
     long long timeout;
     int ordered, notify;
-    if (!client || !PyArg_ParseTupleAndKeywords(args, kwargs, "$y#y#y#y#y#KIILpp", names, &key,
-                                                &key_len, &body, &body_len, &argv, &argv_len, &env,
-                                                &env_len, &cwd, &cwd_len, &memory, &cpu, &retries,
-                                                &timeout, &ordered, &notify))
+    const char *head = "", *foot = "";
+    Py_ssize_t head_len = 0, foot_len = 0;
+    long long length = -1;
+    unsigned long long ahead_calls = 0, ahead_bytes = 0;
+    if (!client || !PyArg_ParseTupleAndKeywords(
+                       args, kwargs, "|$y#y#y#y#y#KIILppy#y#LKK", names, &key, &key_len, &body,
+                       &body_len, &argv, &argv_len, &env, &env_len, &cwd, &cwd_len, &memory, &cpu,
+                       &retries, &timeout, &ordered, &notify, &head, &head_len, &foot, &foot_len,
+                       &length, &ahead_calls, &ahead_bytes))
         return NULL;
     struct td_spec wanted = {.retries = retries,
                              .timeout_ns = timeout,
@@ -362,10 +429,16 @@ static PyObject *client_map(PyObject *self, PyObject *args, PyObject *kwargs)
         object = (struct map_object *)state->map_type->tp_alloc(state->map_type, 0); /* new */
         if (!object)
             return NULL;
-        r = td_map_new(
-            client, spec,
-            (struct td_map_options){.ordered = ordered != 0, .notify = notify != 0, .relay = true},
-            &object->map, &err);
+        r = td_map_new(client, spec,
+                       (struct td_map_options){.ordered = ordered != 0,
+                                               .notify = notify != 0,
+                                               .relay = true,
+                                               .head = {head, (size_t)head_len},
+                                               .foot = {foot, (size_t)foot_len},
+                                               .length = length < 0 ? UINT64_MAX : (uint64_t)length,
+                                               .ahead_calls = ahead_calls,
+                                               .ahead_bytes = ahead_bytes},
+                       &object->map, &err);
     }
     if (r == 0)
         return (PyObject *)object;

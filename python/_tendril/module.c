@@ -160,7 +160,8 @@ static int add_constants(PyObject *module)
         return -1;
     TD_OUTCOMES(ADD_OUTCOME)
 #undef ADD_OUTCOME
-    if (PyModule_AddIntConstant(module, "KEY_SIZE", TD_KEY_SIZE) < 0)
+    if (PyModule_AddIntConstant(module, "KEY_SIZE", TD_KEY_SIZE) < 0 ||
+        PyModule_AddIntConstant(module, "ARGUMENTS_MAX", (long)(TD_FRAME_MAX / 2)) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "__version__", TD_VERSION);
 }
@@ -181,7 +182,15 @@ static int module_exec(PyObject *module)
         PyExc_RuntimeError, NULL);
     if (!state->error || PyModule_AddObjectRef(module, "Error", state->error) < 0)
         return -1;
+    state->unreadable = PyErr_NewExceptionWithDoc(
+        "tendril._tendril.Unreadable",
+        "Stands for one of many values that could not be read: args is the reason.",
+        PyExc_Exception, NULL);
+    if (!state->unreadable || PyModule_AddObjectRef(module, "Unreadable", state->unreadable) < 0)
+        return -1;
     if (add_type(module, td_client_type_new(module), "Client", &state->client_type) < 0 ||
+        add_type(module, td_results_type_new(module), "Results", &state->results_type) < 0 ||
+        add_type(module, td_stream_type_new(module), "Stream", &state->stream_type) < 0 ||
         add_type(module, td_map_type_new(module), "Map", &state->map_type) < 0 ||
         add_type(module, td_seat_type_new(module), "Seat", &state->seat_type) < 0)
         return -1;
@@ -193,7 +202,10 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     struct state *state = PyModule_GetState(module);
     Py_VISIT(state->client_type);
     Py_VISIT(state->map_type);
+    Py_VISIT(state->results_type);
     Py_VISIT(state->seat_type);
+    Py_VISIT(state->stream_type);
+    Py_VISIT(state->unreadable);
     Py_VISIT(state->error);
     return 0;
 }
@@ -203,7 +215,10 @@ static int module_clear(PyObject *module)
     struct state *state = PyModule_GetState(module);
     Py_CLEAR(state->client_type);
     Py_CLEAR(state->map_type);
+    Py_CLEAR(state->results_type);
     Py_CLEAR(state->seat_type);
+    Py_CLEAR(state->stream_type);
+    Py_CLEAR(state->unreadable);
     Py_CLEAR(state->error);
     return 0;
 }

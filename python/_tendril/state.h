@@ -9,13 +9,23 @@
 #include <Python.h>
 #include <stdint.h>
 
+struct td_desk;
 struct td_error;
 
+/* Whose turn it is in a runner that goes through several calls: the one at which its desk is. */
+struct turn {
+    struct td_desk *desk; /* NULL: there is one call only */
+};
+
 struct state {
+    struct turn turn;
     PyTypeObject *client_type;
     PyTypeObject *map_type;
+    PyTypeObject *results_type;
     PyTypeObject *seat_type;
-    PyObject *error; /* _tendril.Error(name, text) */
+    PyTypeObject *stream_type;
+    PyObject *unreadable; /* _tendril.Unreadable(exception) */
+    PyObject *error;      /* _tendril.Error(name, text) */
 };
 
 extern struct PyModuleDef td_module; /* for PyType_GetModuleByDef */
@@ -31,6 +41,13 @@ int td_deadline(PyObject *seconds, int64_t *ret_deadline_ns);
 /* The types; each returns a new reference or NULL with an exception set. */
 PyObject *td_client_type_new(PyObject *module);
 PyObject *td_map_type_new(PyObject *module);
+PyObject *td_results_type_new(PyObject *module);
 PyObject *td_seat_type_new(PyObject *module);
+PyObject *td_stream_type_new(PyObject *module);
+
+/* Of a Stream. Writes what is held of a line; marks what others write with the call whose turn it
+ * is. 0, or -1 with an exception set. */
+int td_stream_flush(PyObject *stream);
+int td_stream_mark(PyObject *stream);
 
 #endif

@@ -15,53 +15,48 @@ SIZED_SPAN = 1 << 20  # calls of a sized input that are submitted ahead of their
 LAZY_SPAN = 1 << 10  # the same when the length is not known
 BYTES = 256 << 20  # pickled inputs on their way, about
 
-# Statuses that are about the map, and not about one call.
-_ENDED = frozenset({"TD_ECANCELLED", "TD_ECLOSED", "TD_EFORKED"})
-
 
 class Feeder:
-    """Draws inputs, submits them, and keeps the exception that the input iterator raised."""
+    """Draws inputs, submits them, and keeps the exception that the input iterator raised.
 
-    def __init__(self, core: Any, inputs: Iterator[tuple[Any, ...]], sized: bool) -> None:
+    inputs: gives the argument of each call; with spread, the tuple of its arguments.
+    """
+
+    def __init__(self, core: Any, inputs: Iterator[Any], spread: bool) -> None:
         self._core = core
         self._inputs = inputs
-        self._span = SIZED_SPAN if sized else LAZY_SPAN
+        self._spread = spread
         self.error: BaseException | None = None
-        self._bytes = 0
-        self._calls = 0
         self.thread = threading.Thread(target=self._run, name="tendril-feed", daemon=True)
 
     def _run(self) -> None:
         try:
-            for args in self._inputs:
-                self._core.wait_room(self._room(), None)
-                self._submit(args)
+            self._core.feed(self._inputs, self._dumps)
+            self._core.end()
         except _tendril.Error:  # cancelled or closed: whoever reads the map hears of it
             pass
         except BaseException as error:  # it is the reader's, at the place where it occurred
             self.error = error
         finally:
             del self._inputs
+            self._end()
+
+    def _end(self) -> None:
+        try:
             self._core.end()
+        except _tendril.Error:  # as above
+            pass
 
-    def _room(self) -> int:
-        if self._calls == 0:
-            return self._span
-        return max(8, min(self._span, BYTES * self._calls // max(self._bytes, 1)))
-
-    def _submit(self, args: tuple[Any, ...]) -> None:
+    def _dumps(self, value: Any) -> bytes | None:
         """One input that cannot be sent is a failed call; it never spoils the rest."""
         try:
-            payload = _pickling.dumps_arguments(args, {})
-        except PicklingError as error:
+            data = _pickling.dumps_input(value if self._spread else (value,))
+            if len(data) <= _tendril.ARGUMENTS_MAX:
+                return data
+            raise TendrilError(
+                f"the arguments have {len(data)} bytes, "
+                f"at most {_tendril.ARGUMENTS_MAX} can be sent"
+            )
+        except (PicklingError, TendrilError) as error:
             self._core.reject(pack_exception(error.with_traceback(None)))
-            return
-        self._bytes += len(payload)
-        self._calls += 1
-        try:
-            self._core.submit(payload)
-        except _tendril.Error as error:
-            status, text = error.args
-            if status in _ENDED:
-                raise
-            self._core.reject(pack_exception(TendrilError(text)))
+            return None

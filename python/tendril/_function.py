@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from tendril import _environment, _pickling, _place, _tendril, _units
+from tendril._feed import BYTES, LAZY_SPAN, SIZED_SPAN
 from tendril._map import ERRORS, Errors, Map, core_error
 from tendril._outcome import error_of, value_of
 from tendril._session import Session, get_session
@@ -116,8 +117,9 @@ class Function:
         ordered: results in the order of the inputs, else as they finish.
         retries, timeout (of one attempt, seconds or text): instead of the function's own.
 
-        Inputs are drawn in a thread, ahead of the results by at most 1,024 calls for an iterator
-        and about a million for an input with a length, and at most about 256 MiB.
+        Inputs are drawn in a thread, ahead of the results by about 1,024 calls for an iterator (or
+        the few batches that keep the runners busy, where calls are quick) and about a million for
+        an input with a length, and at most about 256 MiB.
         """
         if not iterables:
             raise TypeError("map needs at least one iterable")
@@ -125,14 +127,23 @@ class Function:
             raise ValueError(f"errors must be one of {', '.join(ERRORS)}, not {errors!r}")
         lengths = [len(one) if hasattr(one, "__len__") else None for one in iterables]
         length = None if None in lengths else min(lengths)  # type: ignore[type-var]
-        inputs = zip(*iterables, strict=False)
+        spread = len(iterables) > 1
+        inputs = zip(*iterables, strict=False) if spread else iter(iterables[0])
+        head = _pickling.RUN_OF_SPREAD_INPUTS if spread else _pickling.RUN_OF_INPUTS
         session, core = self._open(
             notify=False,
             ordered=ordered,
+            pack={
+                "head": head,
+                "foot": _pickling.RUN_END,
+                "length": -1 if length is None else length,
+                "ahead_calls": LAZY_SPAN if length is None else SIZED_SPAN,
+                "ahead_bytes": BYTES,
+            },
             retries=None if retries is None else _units.count(retries, "retries"),
             timeout=_units.seconds(timeout, "timeout"),
         )
-        return Map(session, core, self.name, inputs, length, errors)
+        return Map(session, core, self.name, inputs, spread, length, errors)
 
     def _open(
         self,
@@ -141,6 +152,7 @@ class Function:
         ordered: bool = True,
         retries: int | None = None,
         timeout: float | None = None,
+        pack: dict[str, Any] | None = None,
     ) -> tuple[Session, _tendril.Map]:
         """Open a map of this function at its place."""
         _place.resolve(self._options)
@@ -161,6 +173,7 @@ class Function:
                 timeout_ns=round((timeout or 0) * 1e9),
                 ordered=ordered,
                 notify=notify,
+                **(pack or {}),
             )
         except _tendril.Error as error:
             raise core_error(error, self.name) from None

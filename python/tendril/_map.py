@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tendril import _progress, _tendril, errors
 from tendril._feed import Feeder
-from tendril._outcome import Outcome, error_of, tame, value_of
+from tendril._outcome import Outcome, error_of, tame, unreadable, values_of
 from tendril._session import FORKED, Session
 
 Errors = Literal["raise", "return", "skip"]
@@ -63,7 +63,7 @@ def core_error(error: _tendril.Error, what: str) -> errors.TendrilError:
             return errors.TendrilError(f"{what}: {text}")
 
 
-class Map:
+class Map(_tendril.Results):
     """Results of many calls, in the order of their inputs (or as they finish), as they come.
 
     Iterate over it; it may be iterated once. `errors` says what a failed call gives at its turn:
@@ -76,7 +76,8 @@ class Map:
         session: Session,
         core: _tendril.Map,
         name: str,
-        inputs: Iterator[tuple[Any, ...]],
+        inputs: Iterator[Any],
+        spread: bool,
         length: int | None,
         errors: Errors,
     ) -> None:
@@ -92,35 +93,55 @@ class Map:
         self._longest_ns = 0
         self._peak_bytes = 0
         self._failures: list[Failure] = []
+        self._last: Outcome | None = None  # whose results are being given
+        self._alike: Outcome | None = None  # calls that ended as the last one did
         self._bar: _progress.Bar | None = None
         if _progress.wanted() and not session.nested:
             self._bar = _progress.Bar(core, name, length)
             session.add_ticker(self._bar.refresh)
-        self._feeder = Feeder(core, inputs, sized=length is not None)
+        self._feeder = Feeder(core, inputs, spread)
         self._feeder.thread.start()
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def __iter__(self) -> Map:
-        return self
-
-    def __next__(self) -> Any:
+    def _refill(self) -> list[Any]:
+        """The next results; called by the iterator (see python/_tendril/results.c)."""
         while True:
             outcome = self._next_outcome()
             try:
                 if outcome.ok:
-                    return value_of(outcome)
+                    self._last = outcome
+                    return values_of(outcome)
                 error = error_of(outcome, self._name)
-            except errors.PicklingError as unreadable:
-                error = unreadable
-            if len(self._failures) < FAILURES_MAX:
-                self._failures.append(Failure(outcome.index, error, outcome.attempt))
-            if self._errors == "raise":
-                raise tame(error, outcome.index, self._name)
-            if self._errors == "return":
-                return error
+            except errors.PicklingError as unreadable_one:
+                error = unreadable_one
+            value = self._fail(error, outcome.index, outcome.attempt)
+            if value is not NotImplemented:
+                return [value]
+
+    def _unreadable(self, stand_in: _tendril.Unreadable, at: int) -> Any:
+        assert self._last is not None
+        index = self._last.index + at
+        return self._fail(unreadable(index, stand_in.args[0]), index, self._last.attempt)
+
+    def _fail(self, error: BaseException, index: int, attempts: int) -> Any:
+        """What a failed call gives at its turn; NotImplemented for nothing."""
+        if len(self._failures) < FAILURES_MAX:
+            self._failures.append(Failure(index, error, attempts))
+        if self._errors == "raise":
+            raise tame(error, index, self._name)
+        return error if self._errors == "return" else NotImplemented
 
     def _next_outcome(self) -> Outcome:
+        """The next outcome; of calls that failed alike, one at a time."""
+        outcome = self._alike or self._take_outcome()
+        if outcome.ok or outcome.count == 1:
+            self._alike = None
+            return outcome
+        self._alike = outcome._replace(index=outcome.index + 1, count=outcome.count - 1)
+        return outcome._replace(count=1)
+
+    def _take_outcome(self) -> Outcome:
         self._read = True
         try:
             outcome = self._session.next_outcome(self._core)
@@ -134,7 +155,7 @@ class Map:
             self.cancel()
             raise
         self._busy_ns += outcome.duration_ns
-        self._longest_ns = max(self._longest_ns, outcome.duration_ns)
+        self._longest_ns = max(self._longest_ns, outcome.duration_ns // outcome.count)
         self._peak_bytes = max(self._peak_bytes, outcome.peak_bytes)
         return outcome
 
@@ -163,7 +184,11 @@ class Map:
         return True  # as other iterators: neither empty nor without a length
 
     def __length_hint__(self) -> int:
-        return 0 if self._length is None else max(0, self._length - self._core.counts()[4])
+        return 0 if self._length is None else max(0, self._length - self._delivered())
+
+    def _delivered(self) -> int:
+        alike = self._alike.count if self._alike is not None else 0
+        return self._core.counts()[4] - self._left - alike
 
     @property
     def id(self) -> str:
@@ -172,13 +197,13 @@ class Map:
 
     def stats(self) -> Stats:
         """The map in numbers, now."""
-        calls, running, finished, failed, delivered = self._core.counts()
+        calls, running, finished, failed, _ = self._core.counts()
         return Stats(
             calls=calls,
             running=running,
             finished=finished,
             failed=failed,
-            delivered=delivered,
+            delivered=self._delivered(),
             elapsed_s=(self._ended or time.monotonic()) - self._started,
             busy_s=self._busy_ns / 1e9,
             longest_s=self._longest_ns / 1e9,
@@ -231,8 +256,8 @@ class Map:
         core = getattr(self, "_core", None)
         if core is None or not hasattr(self, "_feeder"):
             return
-        calls, _, finished, _, delivered = core.counts()
-        done = self._length == delivered
+        calls, _, finished, _, _ = core.counts()
+        done = self._length == self._delivered()
         if not self._read and not done and not core.cancelled:
             warnings.warn(
                 f"a map of {self._name} was dropped before any result was read: "

@@ -14,6 +14,8 @@ class Outcome(NamedTuple):
     """One attempt's record, as the core gives it (see src/task/outcome.h)."""
 
     index: int
+    count: int
+    skip: int
     status: int
     attempt: int
     value: bytes | None
@@ -37,10 +39,28 @@ def value_of(outcome: Outcome) -> Any:
     try:
         return _pickling.loads_result(outcome.value)
     except Exception as error:
-        raise errors.PicklingError(
-            f"the result of call {outcome.index} cannot be read here: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+        raise unreadable(outcome.index, error) from error
+
+
+def values_of(outcome: Outcome) -> list[Any]:
+    """The results of calls that returned; some may be Unreadable. Raises PicklingError when there
+    is only one, and it is."""
+    assert outcome.value is not None
+    if not _pickling.is_run(outcome.value):
+        return [value_of(outcome)]
+    values = _pickling.loads_run(outcome.value)
+    if len(values) == outcome.count:
+        return values
+    return values[outcome.skip : outcome.skip + outcome.count]
+
+
+def unreadable(index: int, error: BaseException) -> errors.PicklingError:
+    """For a result that cannot be read."""
+    wrapped = errors.PicklingError(
+        f"the result of call {index} cannot be read here: {type(error).__name__}: {error}"
+    )
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def error_of(outcome: Outcome, name: str) -> BaseException:

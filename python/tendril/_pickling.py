@@ -19,6 +19,7 @@ from typing import Any
 
 import cloudpickle
 
+from tendril import _tendril
 from tendril.errors import PicklingError
 
 PROTOCOL = 5
@@ -156,6 +157,42 @@ def loads_result(data: bytes) -> Any:
     return _Unpickler(data).load() if b"cloudpickle" in data else pickle.loads(data)
 
 
+# A run of values that were pickled one by one, in one pickle (see python/_tendril/plain.c): after
+# a first byte that no pickle begins with, what reads a nested pickle is put into memo 0, then comes
+# a list of them. In arguments the first byte says how the function is called with one: f(x), f(*x).
+_RUN = b"\x80\x05ctendril._pickling\n%s\n\x940]("
+RUN_OF_RESULTS = b"\x01" + _RUN % b"nested_result"
+RUN_OF_INPUTS = b"\x01" + _RUN % b"nested"
+RUN_OF_SPREAD_INPUTS = b"\x02" + _RUN % b"nested"
+RUN_END = b"e."
+
+
+def nested(data: bytes) -> Any:
+    """One of a run: its value, or what stands for it when it cannot be read."""
+    try:
+        return pickle.loads(data)
+    except Exception as error:
+        return _tendril.Unreadable(error)
+
+
+def nested_result(data: bytes) -> Any:
+    """The same for a result."""
+    try:
+        return loads_result(data)
+    except Exception as error:
+        return _tendril.Unreadable(error)
+
+
+def is_run(data: bytes) -> bool:
+    """Whether this is a run of values, and not the pickle of one."""
+    return data[0] in (1, 2)
+
+
+def loads_run(data: bytes) -> list[Any]:
+    """The values of a run."""
+    return pickle.loads(memoryview(data)[1:])
+
+
 def dumps_function(fn: Callable[..., Any]) -> bytes:
     """Pickle a function with all that it refers to. Raises PicklingError."""
     _local.refresh()
@@ -164,6 +201,15 @@ def dumps_function(fn: Callable[..., Any]) -> bytes:
     except Exception as error:
         name = getattr(fn, "__qualname__", repr(fn))
         raise PicklingError(f"function {name} cannot be sent: {explain(fn, error)}") from error
+
+
+def dumps_input(args: tuple[Any, ...]) -> bytes:
+    """Pickle an input of a map, one argument or the tuple of several. Raises PicklingError."""
+    value = args[0] if len(args) == 1 else args
+    try:
+        return dumps(value)
+    except Exception:
+        return dumps_arguments(args, {})  # which says which one it was
 
 
 def dumps_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:

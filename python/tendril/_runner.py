@@ -12,6 +12,7 @@ import errno
 import gc
 import importlib
 import inspect
+import io
 import os
 import pickle
 import resource
@@ -40,16 +41,30 @@ def main(preload: list[str]) -> None:
     """Entry of the command that the caller composed; see _environment.command."""
     role, fd = sys.argv[-2], int(sys.argv[-1])
     sys.argv[:] = [""]
-    for stream in (sys.stdout, sys.stderr):  # also under PYTHONUNBUFFERED a line is one write
-        stream.reconfigure(
-            encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=False
-        )
+    sys.stdout = sys.__stdout__ = _stream(1)
+    sys.stderr = sys.__stderr__ = _stream(2)
     _tendril.die_with(os.getppid())
     os.set_inheritable(fd, False)
     if role == "zygote":
         _zygote(fd, preload)
     else:
         _serve_and_exit(fd)
+
+
+# What sys.stdout and sys.stderr write to. Not found through them: a call may replace these.
+_streams: dict[int, _tendril.Stream] = {}
+
+
+def _stream(fd: int) -> io.TextIOWrapper:
+    """A text file that writes a line at a time, and knows whose it is."""
+    if fd not in _streams:
+        _streams[fd] = _tendril.Stream(fd)
+    return io.TextIOWrapper(
+        _streams[fd],  # type: ignore[type-var]
+        encoding="utf-8",
+        errors="backslashreplace",
+        write_through=True,
+    )
 
 
 def _zygote(fd: int, preload: list[str]) -> None:
@@ -179,10 +194,7 @@ def _mend_streams() -> None:
     """A runner has sys.stdout and sys.stderr, whatever an import has done to them."""
     for name, fd in (("stdout", 1), ("stderr", 2)):
         if getattr(getattr(sys, name, None), "closed", True):
-            stream = open(  # noqa: SIM115 (for as long as the process lives)
-                fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
-            )
-            setattr(sys, name, stream)
+            setattr(sys, name, _stream(fd))
 
 
 def _reseed() -> None:
@@ -209,15 +221,29 @@ def _serve(channel: int) -> None:
     _volunteer_for_oom()
     _tendril.line_buffer_stdout()
     functions: dict[bytes, bytes | Callable[..., Any]] = {}
+    prepared = False
     connection.hello()
     while (message := connection.receive()) is not None:
         kind = message[0]
         if kind == "call":
-            _, map_id, index, attempt, key, payload = message
+            _, map_id, index, count, skip, attempt, marked, key, payload = message
             if limited is None:  # by the first call the supervisor has put us where we belong
                 limited = _tendril.oom_kills() >= 0
+            if not prepared:
+                connection.prepare(
+                    _pickling.RUN_OF_RESULTS, _pickling.RUN_END,
+                    _settle, _dumps_result, _failure, _streams[1], _streams[2],
+                )  # fmt: skip
+                prepared = True
+            written = _written()
             started = time.perf_counter_ns()
-            status, value = _run(functions, key, payload)
+            outcome: tuple[int, bytes] | None = None
+            if count == 1:
+                outcome = _run(functions, key, payload, skip)
+            else:
+                fn, items, spread = _load_run(functions, key, payload)
+                connection.go(map_id, index, attempt, marked, fn, items, skip, spread)
+                del fn, items
             if os.getpid() != own:
                 os._exit(0)  # a copy of us that the call forked: it is not for it to answer
             duration = time.perf_counter_ns() - started
@@ -227,12 +253,17 @@ def _serve(channel: int) -> None:
                 os.kill(own, signal.SIGKILL)  # as the kernel would have done, had it taken us
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             retire = _tendril.children_left() or _output() != output
-            outcome = (map_id, index, attempt, status, retire, duration, peak, value)
             try:
-                _finish(connection, outcome)
+                if outcome is None:
+                    connection.idle(retire, duration, peak)
+                else:
+                    status, value = outcome
+                    cost = (_written() - written, duration, peak)
+                    _finish(connection, (map_id, index, attempt, status, retire, *cost, value))
+                    del value
             except _tendril.Error:
                 break  # the call has closed it
-            del value, outcome
+            del outcome
         elif kind == "function":
             functions[message[1]] = message[2]
         elif kind == "forget":
@@ -247,31 +278,86 @@ def _finish(connection: _tendril.Seat, outcome: tuple[Any, ...]) -> None:
     except _tendril.Error as error:
         if error.args[0] != "TD_ELIMIT":
             raise
-        text = f"the result cannot be sent back: {error.args[1]}"
-        refusal = pack_exception(_pickling.PicklingError(text))
-        connection.finish(*outcome[:3], _RAISED, *outcome[4:7], refusal)
+        connection.finish(*outcome[:3], _RAISED, *outcome[4:8], _failure(error))
+
+
+def _written() -> int:
+    """Bytes that Python has written to the standard streams."""
+    return _streams[1].written + _streams[2].written
+
+
+def _load(functions: dict[bytes, bytes | Callable[..., Any]], key: bytes) -> Callable[..., Any]:
+    fn = functions[key]
+    if isinstance(fn, bytes):
+        fn = functions[key] = pickle.loads(fn)
+    return fn
+
+
+def _raiser(error: BaseException) -> Callable[..., Any]:
+    """A function that raises, for each of the calls that could not even begin."""
+
+    def fail(*args: Any) -> None:
+        raise error
+
+    return fail
+
+
+def _load_run(
+    functions: dict[bytes, bytes | Callable[..., Any]], key: bytes, payload: bytes
+) -> tuple[Callable[..., Any], list[Any], bool]:
+    """A function, the inputs of its calls, and whether these are tuples of arguments."""
+    items = _pickling.loads_run(payload)
+    try:
+        return _load(functions, key), items, payload[0] == 2
+    except SystemExit:
+        raise
+    except BaseException as error:
+        return _raiser(error), items, False
+
+
+def _arguments(payload: bytes, skip: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Those of a single call, which may be one of a run."""
+    if not _pickling.is_run(payload):
+        return pickle.loads(payload)
+    item = _pickling.loads_run(payload)[skip]
+    if isinstance(item, _tendril.Unreadable):
+        raise item.args[0]
+    return (item if payload[0] == 2 else (item,)), {}
 
 
 def _run(
-    functions: dict[bytes, bytes | Callable[..., Any]], key: bytes, payload: bytes
+    functions: dict[bytes, bytes | Callable[..., Any]], key: bytes, payload: bytes, skip: int
 ) -> tuple[int, bytes]:
     """One call: its status, and its pickled result or exception."""
     try:
-        fn = functions[key]
-        if isinstance(fn, bytes):
-            fn = functions[key] = pickle.loads(fn)
-        args, kwargs = pickle.loads(payload)
+        fn = _load(functions, key)
+        args, kwargs = _arguments(payload, skip)
         del payload
         result = _settle(fn(*args, **kwargs))
     except SystemExit:
         raise  # the function ends its process: the caller hears of a runner that exited
     except BaseException as error:
-        return _RAISED, pack_exception(_without_our_frames(error))
+        return _RAISED, _failure(error)
     try:
-        return _OK, _pickling.dumps(result)
+        return _OK, _dumps_result(result)
+    except BaseException as error:
+        return _RAISED, _failure(error)
+
+
+def _dumps_result(result: Any) -> bytes:
+    try:
+        return _pickling.dumps(result)
     except BaseException as error:
         text = f"the result cannot be sent back: {_pickling.explain(result, error)}"
-        return _RAISED, pack_exception(_pickling.PicklingError(text).with_traceback(None))
+    raise _pickling.PicklingError(text)
+
+
+def _failure(error: BaseException) -> bytes:
+    """The exception of a call as bytes."""
+    if isinstance(error, _tendril.Error):
+        text = f"the result cannot be sent back: {error.args[1]}"
+        error = _pickling.PicklingError(text)
+    return pack_exception(_without_our_frames(error))
 
 
 def _settle(result: Any) -> Any:

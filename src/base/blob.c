@@ -11,18 +11,31 @@ struct td_blob {
     char data[];
 };
 
-struct td_blob *td_blob_new(const void *data, size_t len)
+struct td_blob *td_blob_join(const struct td_bytes *pieces, size_t npieces)
 {
-    if (len > SIZE_MAX - sizeof(struct td_blob))
-        return NULL;
+    size_t len = 0;
+    for (size_t i = 0; i < npieces; i++) {
+        if (pieces[i].len > SIZE_MAX - sizeof(struct td_blob) - len)
+            return NULL;
+        len += pieces[i].len;
+    }
     struct td_blob *blob = td_alloc(sizeof *blob + len);
     if (!blob)
         return NULL;
     atomic_init(&blob->refs, 1);
     blob->len = len;
-    if (len)
-        memcpy(blob->data, data, len);
+    char *to = blob->data;
+    for (size_t i = 0; i < npieces; i++) {
+        if (pieces[i].len)
+            memcpy(to, pieces[i].data, pieces[i].len);
+        to += pieces[i].len;
+    }
     return blob;
+}
+
+struct td_blob *td_blob_new(const void *data, size_t len)
+{
+    return td_blob_join(&(struct td_bytes){data, len}, 1);
 }
 
 struct td_blob *td_blob_ref(struct td_blob *blob)

@@ -13,6 +13,9 @@ struct td_blob;
 /* A copy of the bytes, or NULL when memory is out. */
 struct td_blob *td_blob_new(const void *data, size_t len);
 
+/* A copy of several pieces one after another, or NULL. */
+struct td_blob *td_blob_join(const struct td_bytes *pieces, size_t npieces);
+
 struct td_blob *td_blob_ref(struct td_blob *blob);   /* accepts NULL */
 struct td_blob *td_blob_unref(struct td_blob *blob); /* accepts NULL, returns NULL */
 void td_blob_unrefp(struct td_blob **blob);          /* for TD_CLEANUP */

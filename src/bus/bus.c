@@ -15,14 +15,15 @@ int td_bus_open(struct td_bus *bus, const struct td_bus_sink *sink, void *contex
     return bus->ops->open(bus, sink, context, map, spec, err);
 }
 
-int td_bus_submit(struct td_bus *bus, uint64_t map, uint64_t index, struct td_blob *args)
+int td_bus_submit(struct td_bus *bus, uint64_t map, uint64_t index, uint32_t count,
+                  struct td_blob *args)
 {
-    return bus->ops->submit(bus, map, index, args);
+    return bus->ops->submit(bus, map, index, count, args);
 }
 
-void td_bus_cancel(struct td_bus *bus, uint64_t map, uint64_t index)
+void td_bus_cancel(struct td_bus *bus, uint64_t map)
 {
-    bus->ops->cancel(bus, map, index);
+    bus->ops->cancel(bus, map);
 }
 
 void td_bus_forget(struct td_bus *bus, uint64_t map)
@@ -40,20 +41,20 @@ void td_bus_join(struct td_bus *bus, const struct td_bus_worker *worker, void *c
     bus->ops->join(bus, worker, context);
 }
 
-unsigned td_bus_fetch(struct td_bus *bus, uint64_t map, unsigned count)
+bool td_bus_fetch(struct td_bus *bus, uint64_t map)
 {
-    return bus->ops->fetch(bus, map, count);
+    return bus->ops->fetch(bus, map);
 }
 
-void td_bus_started(struct td_bus *bus, uint64_t map, uint64_t index)
+void td_bus_started(struct td_bus *bus, uint64_t map, uint64_t index, uint32_t count)
 {
-    bus->ops->started(bus, map, index);
+    bus->ops->started(bus, map, index, count);
 }
 
-void td_bus_output(struct td_bus *bus, uint64_t map, uint64_t index, int stream,
+void td_bus_output(struct td_bus *bus, uint64_t map, uint64_t index, uint32_t count, int stream,
                    struct td_bytes text)
 {
-    bus->ops->output(bus, map, index, stream, text);
+    bus->ops->output(bus, map, index, count, stream, text);
 }
 
 void td_bus_finish(struct td_bus *bus, struct td_outcome **outcome)

@@ -5,7 +5,8 @@
  *      client --open, submit, cancel, forget--> bus --opened, waiting, call, cancelled--> node
  *      client <--started, output, outcome------ bus <--fetch, started, output, finish---- node
  *
- * A map is named by a number that its client made at random; a call by map and index. Nodes
+ * A map is named by a number that its client made at random; a call by map and index. Calls that
+ * follow each other travel together, as index and count, with one blob of arguments. Nodes
  * fetch; nothing is pushed at them that they did not ask for. Calls of an unknown map, from
  * either side, are ignored: the map was forgotten a moment ago.
  * Threads: one loop thread owns a bus and everybody that it calls.
@@ -26,8 +27,10 @@ struct td_spec;
 
 /* What the client's side hears. */
 struct td_bus_sink {
-    void (*started)(void *context, uint64_t map, uint64_t index);
-    void (*output)(void *context, uint64_t map, uint64_t index, int stream, struct td_bytes text);
+    void (*started)(void *context, uint64_t map, uint64_t index, uint32_t count);
+    /* Of one call; or of one of `count`, nobody knows which. */
+    void (*output)(void *context, uint64_t map, uint64_t index, uint32_t count, int stream,
+                   struct td_bytes text);
     void (*outcome)(void *context, struct td_outcome **outcome); /* may take it */
     void (*lost)(void *context, const char *reason); /* the bus is gone, and all that it held */
 };
@@ -35,24 +38,25 @@ struct td_bus_sink {
 /* What a node hears. */
 struct td_bus_worker {
     int (*opened)(void *context, uint64_t map, struct td_spec *spec); /* borrows spec */
-    void (*waiting)(void *context, uint64_t map, uint64_t calls);
-    void (*call)(void *context, uint64_t map, uint64_t index, struct td_blob *args);
-    void (*cancelled)(void *context, uint64_t map, uint64_t index); /* TD_ALL_CALLS */
+    void (*waiting)(void *context, uint64_t map, uint64_t batches);
+    void (*call)(void *context, uint64_t map, uint64_t index, uint32_t count, struct td_blob *args);
+    void (*cancelled)(void *context, uint64_t map);
     void (*muted)(void *context, uint64_t map, bool muted);
 };
 
 struct td_bus_ops {
     int (*open)(struct td_bus *bus, const struct td_bus_sink *sink, void *context, uint64_t map,
                 struct td_spec *spec, struct td_error *err);
-    int (*submit)(struct td_bus *bus, uint64_t map, uint64_t index, struct td_blob *args);
-    void (*cancel)(struct td_bus *bus, uint64_t map, uint64_t index);
+    int (*submit)(struct td_bus *bus, uint64_t map, uint64_t index, uint32_t count,
+                  struct td_blob *args);
+    void (*cancel)(struct td_bus *bus, uint64_t map);
     void (*forget)(struct td_bus *bus, uint64_t map);
     void (*mute)(struct td_bus *bus, uint64_t map, bool muted);
     /* The node's side; NULL where a bus has only a client's. */
     void (*join)(struct td_bus *bus, const struct td_bus_worker *worker, void *context);
-    unsigned (*fetch)(struct td_bus *bus, uint64_t map, unsigned count);
-    void (*started)(struct td_bus *bus, uint64_t map, uint64_t index);
-    void (*output)(struct td_bus *bus, uint64_t map, uint64_t index, int stream,
+    bool (*fetch)(struct td_bus *bus, uint64_t map);
+    void (*started)(struct td_bus *bus, uint64_t map, uint64_t index, uint32_t count);
+    void (*output)(struct td_bus *bus, uint64_t map, uint64_t index, uint32_t count, int stream,
                    struct td_bytes text);
     void (*finish)(struct td_bus *bus, struct td_outcome **outcome);
     void (*free)(struct td_bus *bus);
@@ -69,9 +73,10 @@ struct td_bus *td_bus_free(struct td_bus *bus); /* accepts NULL, returns NULL */
 int td_bus_open(struct td_bus *bus, const struct td_bus_sink *sink, void *context, uint64_t map,
                 struct td_spec *spec, struct td_error *err);
 /* Takes a reference to args. TD_ENOTFOUND, TD_ENOMEM, TD_ELIMIT, TD_ECLOSED. */
-int td_bus_submit(struct td_bus *bus, uint64_t map, uint64_t index, struct td_blob *args);
-/* One call, or TD_ALL_CALLS; each that had no outcome yet gets one, CANCELLED. */
-void td_bus_cancel(struct td_bus *bus, uint64_t map, uint64_t index);
+int td_bus_submit(struct td_bus *bus, uint64_t map, uint64_t index, uint32_t count,
+                  struct td_blob *args);
+/* Each call that had no outcome yet gets one, CANCELLED. */
+void td_bus_cancel(struct td_bus *bus, uint64_t map);
 /* Cancels and drops everything about the map; the sink hears no more of it. */
 void td_bus_forget(struct td_bus *bus, uint64_t map);
 /* Back-pressure: the sink has more of this map's output than it can take. */
@@ -79,10 +84,10 @@ void td_bus_mute(struct td_bus *bus, uint64_t map, bool muted);
 
 /* Node's side. */
 void td_bus_join(struct td_bus *bus, const struct td_bus_worker *worker, void *context);
-/* Asks for calls; how many of `count` will not come is returned, the others come by `call`. */
-unsigned td_bus_fetch(struct td_bus *bus, uint64_t map, unsigned count);
-void td_bus_started(struct td_bus *bus, uint64_t map, uint64_t index);
-void td_bus_output(struct td_bus *bus, uint64_t map, uint64_t index, int stream,
+/* Asks for calls that were submitted together; they come by `call`. False: they will not. */
+bool td_bus_fetch(struct td_bus *bus, uint64_t map);
+void td_bus_started(struct td_bus *bus, uint64_t map, uint64_t index, uint32_t count);
+void td_bus_output(struct td_bus *bus, uint64_t map, uint64_t index, uint32_t count, int stream,
                    struct td_bytes text);
 /* Takes *outcome. */
 void td_bus_finish(struct td_bus *bus, struct td_outcome **outcome);

@@ -44,10 +44,11 @@ static void on_frame(void *context, struct td_bytes frame)
     if (td_message_decode(frame, &message, NULL) < 0)
         return; /* our own node on our own socket */
     if (message.type == TD_MSG_STARTED) {
-        link->sink->started(link->context, message.started.map, message.started.index);
+        link->sink->started(link->context, message.started.map, message.started.index,
+                            message.started.count);
     } else if (message.type == TD_MSG_OUTPUT) {
         link->sink->output(link->context, message.output.map, message.output.index,
-                           message.output.stream, message.output.text);
+                           message.output.count, message.output.stream, message.output.text);
     } else if (message.type == TD_MSG_OUTCOME) {
         TD_CLEANUP(td_outcome_freep) struct td_outcome *outcome = NULL;
         int r = td_outcome_from(&message, &outcome);
@@ -75,16 +76,17 @@ static int link_open(struct td_bus *bus, const struct td_bus_sink *sink, void *c
     return r < 0 ? td_error_set(err, r, "map: %s", td_status_text(r)) : 0;
 }
 
-static int link_submit(struct td_bus *bus, uint64_t id, uint64_t index, struct td_blob *args)
+static int link_submit(struct td_bus *bus, uint64_t id, uint64_t index, uint32_t count,
+                       struct td_blob *args)
 {
-    struct td_message message = {.type = TD_MSG_MAP_CALL, .map_call = {.map = id, .index = index}};
+    struct td_message message = {.type = TD_MSG_MAP_CALL,
+                                 .map_call = {.map = id, .index = index, .count = count}};
     return send(link_of(bus), &message, args);
 }
 
-static void link_cancel(struct td_bus *bus, uint64_t id, uint64_t index)
+static void link_cancel(struct td_bus *bus, uint64_t id)
 {
-    struct td_message message = {.type = TD_MSG_MAP_CANCEL,
-                                 .map_cancel = {.map = id, .index = index}};
+    struct td_message message = {.type = TD_MSG_MAP_CANCEL, .map_cancel = {.map = id}};
     (void)send(link_of(bus), &message, NULL); /* a closed link has cancelled everything */
 }
 

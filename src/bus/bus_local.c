@@ -10,10 +10,11 @@
 #include "task/outcome.h"
 #include "task/spec.h"
 
-/* A call that waits to be fetched. */
+/* Calls that wait to be fetched, together. */
 struct waiting {
-    struct td_list link; /* struct map.calls */
+    struct td_list link; /* struct map.batches */
     uint64_t index;
+    uint32_t count;
     struct td_blob *args;
 };
 
@@ -22,8 +23,8 @@ struct map {
     struct td_spec *spec;
     const struct td_bus_sink *sink;
     void *context;
-    struct td_list calls;
-    uint64_t count; /* of calls */
+    struct td_list batches;
+    uint64_t count; /* of batches */
 };
 
 struct local {
@@ -38,17 +39,17 @@ static struct local *local_of(struct td_bus *bus)
     return TD_CONTAINER(bus, struct local, bus);
 }
 
-static void waiting_free(struct waiting *call)
+static void waiting_free(struct waiting *batch)
 {
-    td_list_remove(&call->link);
-    td_blob_unref(call->args);
-    td_free(call);
+    td_list_remove(&batch->link);
+    td_blob_unref(batch->args);
+    td_free(batch);
 }
 
 static void map_free(struct map *map)
 {
-    while (!td_list_empty(&map->calls))
-        waiting_free(TD_CONTAINER(map->calls.next, struct waiting, link));
+    while (!td_list_empty(&map->batches))
+        waiting_free(TD_CONTAINER(map->batches.next, struct waiting, link));
     td_spec_unref(map->spec);
     td_free(map);
 }
@@ -61,7 +62,7 @@ static int local_open(struct td_bus *bus, const struct td_bus_sink *sink, void *
     if (!map)
         return td_error_set(err, TD_ENOMEM, "map: out of memory");
     *map = (struct map){.id = id, .spec = td_spec_ref(spec), .sink = sink, .context = context};
-    td_list_init(&map->calls);
+    td_list_init(&map->batches);
     int r = td_idmap_put(&local->maps, id, map);
     if (r == 0 && local->worker) {
         r = local->worker->opened(local->worker_context, id, spec);
@@ -75,45 +76,45 @@ static int local_open(struct td_bus *bus, const struct td_bus_sink *sink, void *
     return 0;
 }
 
-static int local_submit(struct td_bus *bus, uint64_t id, uint64_t index, struct td_blob *args)
+static int local_submit(struct td_bus *bus, uint64_t id, uint64_t index, uint32_t count,
+                        struct td_blob *args)
 {
     struct local *local = local_of(bus);
     struct map *map = td_idmap_get(&local->maps, id);
     if (!map)
         return TD_ENOTFOUND;
-    struct waiting *call = td_alloc(sizeof *call);
-    if (!call)
+    struct waiting *batch = td_alloc(sizeof *batch);
+    if (!batch)
         return TD_ENOMEM;
-    *call = (struct waiting){.index = index, .args = td_blob_ref(args)};
-    td_list_append(&map->calls, &call->link);
+    *batch = (struct waiting){.index = index, .count = count, .args = td_blob_ref(args)};
+    td_list_append(&map->batches, &batch->link);
     map->count++;
     local->worker->waiting(local->worker_context, id, map->count);
     return 0;
 }
 
-static void cancel_waiting(struct map *map, struct waiting *call)
+static void cancel_waiting(struct map *map, struct waiting *batch)
 {
     TD_CLEANUP(td_outcome_freep)
-    struct td_outcome *outcome = td_outcome_new(map->id, call->index, 0, TD_OUTCOME_CANCELLED);
-    waiting_free(call);
+    struct td_outcome *outcome = td_outcome_new(map->id, batch->index, 0, TD_OUTCOME_CANCELLED);
+    if (outcome)
+        outcome->count = batch->count;
+    waiting_free(batch);
     map->count--;
     if (outcome) /* without memory for it the caller, who asked for this, has only silence */
         map->sink->outcome(map->context, &outcome);
 }
 
-static void local_cancel(struct td_bus *bus, uint64_t id, uint64_t index)
+static void local_cancel(struct td_bus *bus, uint64_t id)
 {
     struct local *local = local_of(bus);
     struct map *map = td_idmap_get(&local->maps, id);
     if (!map)
         return;
-    TD_LIST_EACH_SAFE(node, &map->calls) {
-        struct waiting *call = TD_CONTAINER(node, struct waiting, link);
-        if (index == TD_ALL_CALLS || call->index == index)
-            cancel_waiting(map, call);
-    }
+    TD_LIST_EACH_SAFE(node, &map->batches)
+        cancel_waiting(map, TD_CONTAINER(node, struct waiting, link));
     local->worker->waiting(local->worker_context, id, map->count);
-    local->worker->cancelled(local->worker_context, id, index);
+    local->worker->cancelled(local->worker_context, id);
 }
 
 static void local_forget(struct td_bus *bus, uint64_t id)
@@ -123,7 +124,7 @@ static void local_forget(struct td_bus *bus, uint64_t id)
     if (!map)
         return;
     map_free(map);
-    local->worker->cancelled(local->worker_context, id, TD_ALL_CALLS);
+    local->worker->cancelled(local->worker_context, id);
 }
 
 static void local_mute(struct td_bus *bus, uint64_t id, bool muted)
@@ -139,33 +140,32 @@ static void local_join(struct td_bus *bus, const struct td_bus_worker *worker, v
     local->worker_context = context;
 }
 
-static unsigned local_fetch(struct td_bus *bus, uint64_t id, unsigned count)
+static bool local_fetch(struct td_bus *bus, uint64_t id)
 {
     struct local *local = local_of(bus);
     struct map *map = td_idmap_get(&local->maps, id);
-    while (map && count > 0 && !td_list_empty(&map->calls)) {
-        struct waiting *call = TD_CONTAINER(map->calls.next, struct waiting, link);
-        map->count--;
-        count--;
-        local->worker->call(local->worker_context, id, call->index, call->args);
-        waiting_free(call);
-    }
-    return count;
+    if (!map || td_list_empty(&map->batches))
+        return false;
+    struct waiting *batch = TD_CONTAINER(map->batches.next, struct waiting, link);
+    map->count--;
+    local->worker->call(local->worker_context, id, batch->index, batch->count, batch->args);
+    waiting_free(batch);
+    return true;
 }
 
-static void local_started(struct td_bus *bus, uint64_t id, uint64_t index)
+static void local_started(struct td_bus *bus, uint64_t id, uint64_t index, uint32_t count)
 {
     struct map *map = td_idmap_get(&local_of(bus)->maps, id);
     if (map)
-        map->sink->started(map->context, id, index);
+        map->sink->started(map->context, id, index, count);
 }
 
-static void local_output(struct td_bus *bus, uint64_t id, uint64_t index, int stream,
-                         struct td_bytes text)
+static void local_output(struct td_bus *bus, uint64_t id, uint64_t index, uint32_t count,
+                         int stream, struct td_bytes text)
 {
     struct map *map = td_idmap_get(&local_of(bus)->maps, id);
     if (map)
-        map->sink->output(map->context, id, index, stream, text);
+        map->sink->output(map->context, id, index, count, stream, text);
 }
 
 static void local_finish(struct td_bus *bus, struct td_outcome **outcome)

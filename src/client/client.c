@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 
 #include "base/attr.h"
 #include "base/blob.h"
@@ -23,6 +24,7 @@ enum {
     OUTPUT_ITEM_MIN = 1 << 10,
     OUTPUT_MUCH = 64 << 10, /* bytes that are written at once, whoever reads */
 };
+#define SEAL_NS ((int64_t)2000000) /* how long a call waits for others to go with it */
 
 /* Lines of one call; short ones that follow each other share an item. */
 struct output {
@@ -88,20 +90,22 @@ static void op_free(struct op *op)
     td_free(op);
 }
 
-static void on_started(void *context, uint64_t id, uint64_t index);
-static void on_output(void *context, uint64_t id, uint64_t index, int stream, struct td_bytes text);
+static void on_started(void *context, uint64_t id, uint64_t index, uint32_t count);
+static void on_output(void *context, uint64_t id, uint64_t index, uint32_t count, int stream,
+                      struct td_bytes text);
 static void on_outcome(void *context, struct td_outcome **outcome);
 static void on_lost(void *context, const char *reason);
 
 static const struct td_bus_sink sink = {on_started, on_output, on_outcome, on_lost};
 
-/* A call that could not even be submitted has an outcome that says why. */
+/* Calls that could not even be submitted have an outcome that says why. */
 static void refuse(struct td_client *client, const struct op *op, const char *why)
 {
     TD_CLEANUP(td_outcome_freep)
     struct td_outcome *outcome = td_outcome_new(op->map, op->index, 0, TD_OUTCOME_NOT_STARTED);
     if (!outcome)
         return;
+    outcome->count = op->count;
     outcome->detail = td_blob_new(why, strlen(why));
     on_outcome(client, &outcome);
 }
@@ -115,13 +119,13 @@ static void do_op(struct td_client *client, const struct op *op)
             (void)err; /* each of its calls is refused below, with the same words */
         break;
     case OP_SUBMIT: {
-        int r = td_bus_submit(client->bus, op->map, op->index, op->args);
+        int r = td_bus_submit(client->bus, op->map, op->index, op->count, op->args);
         if (r < 0)
             refuse(client, op,
                    r == TD_ENOTFOUND ? "its map could not be opened" : td_status_text(r));
         break;
     }
-    case OP_CANCEL: td_bus_cancel(client->bus, op->map, op->index); break;
+    case OP_CANCEL: td_bus_cancel(client->bus, op->map); break;
     case OP_FORGET: td_bus_forget(client->bus, op->map); break;
     case OP_MUTE: td_bus_mute(client->bus, op->map, true); break;
     case OP_UNMUTE: td_bus_mute(client->bus, op->map, false); break;
@@ -158,13 +162,18 @@ static void run_ops(void *context)
 
 /* -- what the bus says: loop thread ----------------------------------------------------------- */
 
-static void on_started(void *context, uint64_t id, uint64_t index)
+static void on_started(void *context, uint64_t id, uint64_t index, uint32_t count)
 {
     struct td_client *client = context;
     lock(client);
     struct td_map *map = td_idmap_get(&client->maps, id);
-    if (map)
-        td_window_started(map->window, index);
+    if (map) {
+        bool first = map->packing.began_ns == 0;
+        td_packing_started(&map->packing, td_clock_now());
+        td_window_started(map->window, index, count);
+        if (first)
+            td_event_signal(&map->event);
+    }
     unlock(client);
 }
 
@@ -196,7 +205,8 @@ static struct output *output_for(struct td_client *client, const struct td_outpu
 {
     struct output *last = TD_CONTAINER(client->outputs.prev, struct output, link);
     if (!td_list_empty(&client->outputs) && last->output.map == wanted->map &&
-        last->output.index == wanted->index && last->output.stream == wanted->stream &&
+        last->output.index == wanted->index && last->output.count == wanted->count &&
+        last->output.stream == wanted->stream &&
         wanted->text.len <= last->cap - last->output.text.len)
         return last;
     size_t cap = wanted->text.len < OUTPUT_ITEM_MIN ? OUTPUT_ITEM_MIN : wanted->text.len;
@@ -212,15 +222,17 @@ static struct output *output_for(struct td_client *client, const struct td_outpu
 }
 
 /* Without memory for it a line is not printed; the log counts it as lost. */
-static void on_output(void *context, uint64_t id, uint64_t index, int stream, struct td_bytes text)
+static void on_output(void *context, uint64_t id, uint64_t index, uint32_t count, int stream,
+                      struct td_bytes text)
 {
     struct td_client *client = context;
-    struct td_output wanted = {.map = id, .index = index, .stream = stream, .text = text};
+    struct td_output wanted = {
+        .map = id, .index = index, .count = count, .stream = stream, .text = text};
     bool first = false;
     lock(client);
     struct td_map *map = td_idmap_get(&client->maps, id);
     if (map) {
-        td_log_add(&map->log, index, stream, text);
+        td_log_add(&map->log, index, count, stream, text);
         first = td_list_empty(&client->outputs);
         struct output *item = output_for(client, &wanted);
         if (item) {
@@ -243,7 +255,10 @@ static void on_outcome(void *context, struct td_outcome **outcome)
     bool notify = false;
     lock(client);
     struct td_map *map = td_idmap_get(&client->maps, (*outcome)->map);
+    uint32_t calls = (*outcome)->count;
+    int64_t duration = (*outcome)->duration_ns;
     if (map && td_window_put(map->window, outcome) == 0) {
+        td_packing_finished(&map->packing, calls, duration);
         if (map->options.notify && !map->noticed) {
             map->noticed = notify = true;
             map->refs++;
@@ -254,6 +269,24 @@ static void on_outcome(void *context, struct td_outcome **outcome)
     unlock(client);
     if (notify)
         td_event_signal(&client->event);
+}
+
+/* -- packing: nobody waits for a batch to become full ----------------------------------------- */
+
+static void on_opening(void *context)
+{
+    struct td_client *client = context;
+    /* Without memory for it the batch goes when it is full. */
+    (void)td_loop_timer(client->loop, &client->sealing, td_clock_now() + SEAL_NS);
+}
+
+static void on_sealing(void *context)
+{
+    struct td_client *client = context;
+    lock(client);
+    TD_LIST_EACH_SAFE(node, &client->opened)
+        (void)td_map_seal(TD_CONTAINER(node, struct td_map, opened)); /* else when it is full */
+    unlock(client);
 }
 
 static void on_supervisor(void *context)
@@ -410,7 +443,10 @@ int td_client_new(const struct td_client_options *options, struct td_client **re
     td_list_init(&client->ops);
     td_list_init(&client->outputs);
     td_list_init(&client->notices);
+    td_list_init(&client->opened);
     client->post = (struct td_post){.fn = run_ops, .context = client};
+    client->opening = (struct td_post){.fn = on_opening, .context = client};
+    client->sealing = (struct td_timer){.fn = on_sealing, .context = client};
     int link_fd = options->link_fd;
     int r = td_forkmark_new(&client->mark, err);
     if (r == 0)
@@ -427,6 +463,7 @@ int td_client_new(const struct td_client_options *options, struct td_client **re
                                                   .changed = on_supervisor,
                                                   .context = client},
                         &client->node, err);
+    client->info.slots = (unsigned)get_nprocs(); /* with a link: it leads to this machine */
     if (r == 0) {
         update_info(client);
         r = start_thread(client, err);

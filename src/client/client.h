@@ -53,7 +53,8 @@ struct td_client_info td_client_info(struct td_client *client);
 /* Some lines of one call. */
 struct td_output {
     uint64_t map;
-    uint64_t index;
+    uint64_t index; /* of the call; or of the first of `count`, of which one wrote it */
+    uint32_t count;
     int stream; /* 1 or 2 */
     struct td_bytes text;
 };
@@ -75,9 +76,15 @@ struct td_map *td_client_take_notice(struct td_client *client);
 /* -- maps ------------------------------------------------------------------------------------- */
 
 struct td_map_options {
-    bool ordered; /* deliver in the order of submission, else as calls finish */
-    bool notify;  /* td_client_take_notice gives it when its first outcome is there */
-    bool relay;   /* who reads it writes output too: td_map_next says TD_EAGAIN when some waits */
+    /* What stands before and after the arguments of calls that follow each other, so that together
+     * they are arguments for all of them; copied. */
+    struct td_bytes head, foot;
+    uint64_t length;      /* calls that will be packed; UINT64_MAX: not known */
+    uint64_t ahead_calls; /* at most so many are held (see td_window_span), or a few batches, */
+    size_t ahead_bytes;   /* with arguments of about so many bytes, or a few calls */
+    bool ordered;         /* deliver in the order of submission, else as calls finish */
+    bool notify;          /* td_client_take_notice gives it when its first outcome is there */
+    bool relay; /* who reads it writes output too: td_map_next says TD_EAGAIN when some waits */
 };
 
 /* Opens a map. *ret_map is a reference. TD_ENOMEM, TD_ECLOSED, TD_EFORKED. */
@@ -87,21 +94,26 @@ struct td_map *td_map_ref(struct td_map *map);
 struct td_map *td_map_unref(struct td_map *map); /* the last one cancels what still runs */
 uint64_t td_map_id(const struct td_map *map);    /* random, unique */
 
-/* Adds a call; args are copied. TD_ECANCELLED, TD_ECLOSED, TD_ENOMEM, TD_EFORKED. */
+/* Adds a call; args are copied. TD_ECANCELLED, TD_ECLOSED, TD_ENOMEM, TD_EFORKED, TD_ELIMIT. */
 int td_map_submit(struct td_map *map, struct td_bytes args, uint64_t *ret_index,
                   struct td_error *err);
 
+/* Adds a call that may be packed with those added before and after it, as td_packing.h has it: it
+ * is submitted when their batch is full, or a moment later. The same errors; TD_EAGAIN: there is no
+ * room, or it is too early to say with how many others; wait with td_map_wait_room. */
+int td_map_pack(struct td_map *map, struct td_bytes args, struct td_error *err);
+
 /* Adds a call that has failed already: an input that could not even be sent. Its outcome is RAISED
  * with this value. The same errors. */
-int td_map_reject(struct td_map *map, struct td_bytes value, uint64_t *ret_index,
-                  struct td_error *err);
+int td_map_reject(struct td_map *map, struct td_bytes value, struct td_error *err);
 
-/* No more calls will come: once all results are taken, td_map_next says TD_ENOTFOUND. */
-void td_map_end(struct td_map *map);
+/* No more calls will come: once all results are taken, td_map_next says TD_ENOTFOUND. The statuses
+ * of td_map_submit, for the last that were packed. */
+int td_map_end(struct td_map *map);
 
-/* Waits until fewer than `span` entries are held (see td_window_span), at most until the
- * deadline. 0, TD_ETIMEOUT, TD_EINTR, TD_ECANCELLED, TD_ECLOSED, TD_EFORKED. */
-int td_map_wait_room(struct td_map *map, uint64_t span, int64_t deadline_ns);
+/* Waits until td_map_pack may succeed, at most until the deadline. 0, TD_ETIMEOUT, TD_EINTR,
+ * TD_ECANCELLED, TD_ECLOSED, TD_EFORKED. */
+int td_map_wait_room(struct td_map *map, int64_t deadline_ns);
 
 /* The next outcome, the caller's from now on. TD_ENOTFOUND: all were delivered; TD_ETIMEOUT,
  * TD_EINTR; TD_EAGAIN: output is waiting (see relay), look again when it is written;
@@ -111,8 +123,6 @@ int td_map_next(struct td_map *map, int64_t deadline_ns, struct td_outcome **ret
 
 /* Waiting calls go, running ones are stopped. */
 void td_map_cancel(struct td_map *map);
-/* One call: it ends as CANCELLED unless it has finished. */
-void td_map_cancel_call(struct td_map *map, uint64_t index);
 
 struct td_window_counts td_map_counts(struct td_map *map);
 enum td_window_call td_map_state(struct td_map *map, uint64_t index);

@@ -1,6 +1,7 @@
 #include "client/log.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/attr.h"
@@ -14,6 +15,7 @@ enum { ENTRY_MIN = 512 };
 struct entry {
     struct td_list link;
     uint64_t index;
+    uint32_t count;
     int stream;
     size_t len;
     size_t cap;
@@ -41,11 +43,12 @@ void td_log_done(struct td_log *log)
 }
 
 /* The last entry when the text continues it and fits, else a new one. */
-static struct entry *entry_for(struct td_log *log, uint64_t index, int stream, size_t len)
+static struct entry *entry_for(struct td_log *log, uint64_t index, uint32_t count, int stream,
+                               size_t len)
 {
     struct entry *last = TD_CONTAINER(log->entries.prev, struct entry, link);
-    if (!td_list_empty(&log->entries) && last->index == index && last->stream == stream &&
-        len <= last->cap - last->len)
+    if (!td_list_empty(&log->entries) && last->index == index && last->count == count &&
+        last->stream == stream && len <= last->cap - last->len)
         return last;
     /* A second line of the same call is likely only when it is not the first. */
     bool more = !td_list_empty(&log->entries) && last->index == index;
@@ -53,15 +56,16 @@ static struct entry *entry_for(struct td_log *log, uint64_t index, int stream, s
     struct entry *entry = td_alloc(sizeof *entry + cap);
     if (!entry)
         return NULL;
-    *entry = (struct entry){.index = index, .stream = stream, .cap = cap};
+    *entry = (struct entry){.index = index, .count = count, .stream = stream, .cap = cap};
     td_list_append(&log->entries, &entry->link);
     log->bytes += sizeof *entry + cap;
     return entry;
 }
 
-void td_log_add(struct td_log *log, uint64_t index, int stream, struct td_bytes text)
+void td_log_add(struct td_log *log, uint64_t index, uint32_t count, int stream,
+                struct td_bytes text)
 {
-    struct entry *entry = entry_for(log, index, stream, text.len);
+    struct entry *entry = entry_for(log, index, count, stream, text.len);
     if (!entry) {
         log->lost += text.len;
         return;
@@ -72,14 +76,27 @@ void td_log_add(struct td_log *log, uint64_t index, int stream, struct td_bytes 
         drop_oldest(log);
 }
 
+/* Nobody knows which of several calls wrote it. */
+static int add_whose(struct td_buf *text, const struct entry *entry)
+{
+    char words[80];
+    int len = snprintf(words, sizeof words, "[calls %llu to %llu] ",
+                       (unsigned long long)entry->index,
+                       (unsigned long long)(entry->index + entry->count - 1)); /* always fits */
+    return td_buf_add(text, words, (size_t)len);
+}
+
 int td_log_read(const struct td_log *log, uint64_t index, int stream, struct td_blob **ret_text)
 {
     TD_CLEANUP(td_buf_done) struct td_buf text;
     td_buf_init(&text, log->max);
     TD_LIST_EACH(node, &log->entries) {
         const struct entry *entry = TD_CONTAINER(node, struct entry, link);
-        bool wanted = entry->index == index && (stream == 0 || entry->stream == stream);
-        int r = wanted ? td_buf_add(&text, entry->text, entry->len) : 0;
+        bool wanted = index - entry->index < entry->count &&
+                      (stream == 0 || entry->stream == stream);
+        int r = wanted && entry->count > 1 ? add_whose(&text, entry) : 0;
+        if (r == 0 && wanted)
+            r = td_buf_add(&text, entry->text, entry->len);
         if (r < 0)
             return r;
     }

@@ -24,7 +24,8 @@ void td_log_init(struct td_log *log, size_t max_bytes);
 void td_log_done(struct td_log *log);
 
 /* Keeps a copy; without memory for it the text counts as lost. */
-void td_log_add(struct td_log *log, uint64_t index, int stream, struct td_bytes text);
+void td_log_add(struct td_log *log, uint64_t index, uint32_t count, int stream,
+                struct td_bytes text);
 
 /* What is kept of one call, of one stream or (0) both. TD_ENOMEM. */
 int td_log_read(const struct td_log *log, uint64_t index, int stream, struct td_blob **ret_text);

@@ -5,10 +5,16 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "client/client_internal.h"
+#include "os/clock.h"
 #include "task/outcome.h"
 #include "wire/message.h"
 
-enum { LOG_MAX = 16 << 20 }; /* bytes of output that a map keeps */
+enum {
+    LOG_MAX = 16 << 20, /* bytes of output that a map keeps */
+    PACK_MAX = 1 << 20, /* bytes of arguments in a batch of several calls */
+    AHEAD = 4,          /* batches for each runner that may be held, whatever the limit of calls */
+    CALLS_MIN = 8,      /* calls that may be held, whatever their size */
+};
 
 static void lock(struct td_map *map)
 {
@@ -22,6 +28,8 @@ static void unlock(struct td_map *map)
 
 static void map_free(struct td_map *map)
 {
+    td_buf_done(&map->pack);
+    td_blob_unref(map->foot);
     td_window_free(map->window);
     td_log_done(&map->log);
     td_client_unref(map->client);
@@ -55,6 +63,15 @@ static int open_map(struct td_map *map, struct td_spec *spec)
     return r;
 }
 
+/* Keeps copies of them: the options of the caller are no longer there later. */
+static int set_edges(struct td_map *map, const struct td_map_options *options)
+{
+    map->head = options->head.len;
+    map->foot = td_blob_new(options->foot.data, options->foot.len);
+    map->options.head = map->options.foot = (struct td_bytes){0};
+    return map->foot ? td_buf_add(&map->pack, options->head.data, options->head.len) : TD_ENOMEM;
+}
+
 int td_map_new(struct td_client *client, struct td_spec *spec, struct td_map_options options,
                struct td_map **ret_map, struct td_error *err)
 {
@@ -68,10 +85,15 @@ int td_map_new(struct td_client *client, struct td_spec *spec, struct td_map_opt
     map->options = options;
     map->refs = 1;
     td_list_init(&map->notice);
+    td_list_init(&map->opened);
     td_log_init(&map->log, LOG_MAX);
+    td_buf_init(&map->pack, TD_FRAME_MAX);
     int r = td_window_new(options.ordered, &map->window);
+    if (r == 0)
+        r = set_edges(map, &options);
     if (r == 0) {
         lock(map);
+        td_packing_init(&map->packing, client->info.slots);
         r = open_map(map, spec);
         unlock(map);
     }
@@ -98,6 +120,7 @@ struct td_map *td_map_unref(struct td_map *map)
     lock(map);
     bool last = --map->refs == 0;
     if (last) {
+        td_list_remove(&map->opened);
         td_idmap_remove(&map->client->maps, map->id);
         if (!map->client->closed)
             /* Without memory to say so, the bus keeps the map until the client closes. */
@@ -121,20 +144,32 @@ static int usable(const struct td_map *map)
     return r == 0 && map->cancelled ? TD_ECANCELLED : r;
 }
 
-static int submit(struct td_map *map, struct td_blob *args, uint64_t *ret_index)
+static int submit(struct td_map *map, struct td_blob *args, uint32_t count, uint64_t *ret_index)
 {
     int r = usable(map);
     if (r == 0 && map->ended)
         r = TD_EINVAL;
     if (r == 0)
-        r = td_window_submit(map->window, ret_index);
+        r = td_window_submit(map->window, count, ret_index);
     if (r < 0)
         return r;
-    struct op op = {.kind = OP_SUBMIT, .map = map->id, .index = *ret_index, .args = args};
+    struct op op = {
+        .kind = OP_SUBMIT, .map = map->id, .index = *ret_index, .count = count, .args = args};
     r = td_client_push(map->client, op);
-    if (r < 0)
-        td_window_unsubmit(map->window);
-    return r;
+    if (r < 0) {
+        td_window_unsubmit(map->window, count);
+        return r;
+    }
+    map->bytes += td_blob_bytes(args).len;
+    map->calls += count;
+    td_packing_submitted(&map->packing, count);
+    return 0;
+}
+
+static int too_large(size_t len, struct td_error *err)
+{
+    return td_error_set(err, TD_ELIMIT, "the arguments have %zu bytes, at most %zu can be sent",
+                        len, TD_FRAME_MAX / 2);
 }
 
 int td_map_submit(struct td_map *map, struct td_bytes args, uint64_t *ret_index,
@@ -143,20 +178,111 @@ int td_map_submit(struct td_map *map, struct td_bytes args, uint64_t *ret_index,
     if (td_client_forked(map->client))
         return td_error_set(err, TD_EFORKED, "%s", td_status_text(TD_EFORKED));
     if (args.len > TD_FRAME_MAX / 2)
-        return td_error_set(err, TD_ELIMIT, "the arguments have %zu bytes, at most %zu can be sent",
-                            args.len, TD_FRAME_MAX / 2);
+        return too_large(args.len, err);
     TD_CLEANUP(td_blob_unrefp) struct td_blob *blob = td_blob_new(args.data, args.len);
     if (!blob)
         return td_error_set(err, TD_ENOMEM, "arguments of %zu bytes: out of memory", args.len);
     lock(map);
-    int r = submit(map, blob, ret_index);
+    int r = td_map_seal(map);
+    if (r == 0)
+        r = submit(map, blob, 1, ret_index);
     unlock(map);
     return r < 0 ? td_error_set(err, r, "submit: %s", td_status_text(r)) : 0;
 }
 
-int td_map_reject(struct td_map *map, struct td_bytes value, uint64_t *ret_index,
-                  struct td_error *err)
+/* -- packing ---------------------------------------------------------------------------------- */
+
+int td_map_seal(struct td_map *map)
 {
+    if (map->packed == 0)
+        return 0;
+    TD_CLEANUP(td_blob_unrefp)
+    struct td_blob *args = td_blob_join(
+        (const struct td_bytes[]){{map->pack.data, map->pack.len}, td_blob_bytes(map->foot)}, 2);
+    uint64_t index;
+    int r = args ? submit(map, args, map->packed, &index) : TD_ENOMEM;
+    if (r < 0)
+        return r;
+    map->pack.len = map->head;
+    map->packed = 0;
+    td_list_remove(&map->opened);
+    return 0;
+}
+
+/* How many calls go into the next batch, with those that are in it; 0: it is too early to say. */
+static uint32_t goal(const struct td_map *map, int64_t *ret_when)
+{
+    uint64_t all = map->options.length, come = map->packing.submitted;
+    uint64_t left = all == UINT64_MAX ? UINT64_MAX : all > come ? all - come : 0;
+    return td_packing_next(&map->packing, left, td_clock_now(), ret_when);
+}
+
+/* Whether a further batch has room beside those that are held, by number and by size. */
+static bool has_room(const struct td_map *map)
+{
+    uint64_t calls = map->options.ahead_calls;
+    uint64_t fit = map->bytes ? map->options.ahead_bytes / (map->bytes / map->calls + 1) : calls;
+    uint64_t packs = (uint64_t)AHEAD * map->packing.slots * map->goal;
+    calls = calls > packs ? calls : packs;
+    fit = fit > CALLS_MIN ? fit : CALLS_MIN;
+    return td_window_span(map->window) < (calls < fit ? calls : fit);
+}
+
+/* Begins a batch, and sees to it that it goes even if nothing more is added to it. */
+static int open_pack(struct td_map *map)
+{
+    int64_t when;
+    uint32_t calls = has_room(map) ? goal(map, &when) : 0;
+    if (calls == 0)
+        return TD_EAGAIN;
+    map->goal = calls;
+    if (map->goal > 1) {
+        td_list_append(&map->client->opened, &map->opened);
+        if (!td_loop_post(map->client->loop, &map->client->opening))
+            map->goal = 1;
+    }
+    return 0;
+}
+
+static int pack(struct td_map *map, struct td_bytes args)
+{
+    int r = usable(map);
+    if (r == 0 && map->ended)
+        r = TD_EINVAL;
+    if (r == 0 && map->packed > 0 && map->pack.len + args.len > PACK_MAX)
+        r = td_map_seal(map);
+    if (r == 0 && map->packed == 0)
+        r = open_pack(map);
+    if (r == 0)
+        r = td_buf_add(&map->pack, args.data, args.len);
+    if (r < 0)
+        return r;
+    map->packed++;
+    if (map->packed < map->goal)
+        return 0;
+    r = td_map_seal(map);
+    if (r < 0) { /* it is the caller's again */
+        map->packed--;
+        map->pack.len -= args.len;
+    }
+    return r;
+}
+
+int td_map_pack(struct td_map *map, struct td_bytes args, struct td_error *err)
+{
+    if (td_client_forked(map->client))
+        return td_error_set(err, TD_EFORKED, "%s", td_status_text(TD_EFORKED));
+    if (args.len > TD_FRAME_MAX / 2)
+        return too_large(args.len, err);
+    lock(map);
+    int r = pack(map, args);
+    unlock(map);
+    return r < 0 ? td_error_set(err, r, "submit: %s", td_status_text(r)) : 0;
+}
+
+int td_map_reject(struct td_map *map, struct td_bytes value, struct td_error *err)
+{
+    uint64_t index;
     if (td_client_forked(map->client))
         return td_error_set(err, TD_EFORKED, "%s", td_status_text(TD_EFORKED));
     TD_CLEANUP(td_outcome_freep)
@@ -168,9 +294,13 @@ int td_map_reject(struct td_map *map, struct td_bytes value, uint64_t *ret_index
     lock(map);
     int r = usable(map);
     if (r == 0)
-        r = td_window_submit(map->window, ret_index);
+        r = td_map_seal(map);
+    if (r == 0)
+        r = td_window_submit(map->window, 1, &index);
     if (r == 0) {
-        outcome->index = *ret_index;
+        outcome->index = index;
+        td_packing_submitted(&map->packing, 1);
+        td_packing_finished(&map->packing, 1, 0);
         r = td_window_put(map->window, &outcome);
     }
     unlock(map);
@@ -178,33 +308,41 @@ int td_map_reject(struct td_map *map, struct td_bytes value, uint64_t *ret_index
     return r < 0 ? td_error_set(err, r, "reject: %s", td_status_text(r)) : 0;
 }
 
-void td_map_end(struct td_map *map)
+int td_map_end(struct td_map *map)
 {
     if (td_client_forked(map->client))
-        return;
+        return TD_EFORKED;
     lock(map);
+    int r = usable(map);
+    if (r == 0)
+        r = td_map_seal(map);
     map->ended = true;
     unlock(map);
     td_event_signal(&map->event);
+    return r;
 }
 
-int td_map_wait_room(struct td_map *map, uint64_t span, int64_t deadline_ns)
+int td_map_wait_room(struct td_map *map, int64_t deadline_ns)
 {
-    int r = 0;
-    while (r == 0) {
+    for (;;) {
         if (td_client_forked(map->client))
             return TD_EFORKED;
         uint32_t seen = td_event_read(&map->event);
+        int64_t when = INT64_MAX;
         lock(map);
-        r = usable(map);
-        bool room = td_window_span(map->window) < span;
+        int r = usable(map);
+        bool room = map->packed > 0 || (has_room(map) && goal(map, &when) > 0);
         unlock(map);
         if (r < 0 || room)
             return r;
-        r = td_event_wait(&map->event, seen, deadline_ns);
+        bool ours = when < deadline_ns;
+        r = td_event_wait(&map->event, seen, ours ? when : deadline_ns);
+        if (r < 0 && !(r == TD_ETIMEOUT && ours))
+            return r;
     }
-    return r;
 }
+
+/* -- reading ---------------------------------------------------------------------------------- */
 
 /* What td_map_next has to say now: 0 with an outcome, 0 without one (wait), or a status. */
 static int look(struct td_map *map, struct td_outcome **ret_outcome)
@@ -248,23 +386,13 @@ void td_map_cancel(struct td_map *map)
     if (td_client_forked(map->client))
         return;
     lock(map);
-    struct op op = {.kind = OP_CANCEL, .map = map->id, .index = TD_ALL_CALLS};
+    struct op op = {.kind = OP_CANCEL, .map = map->id};
+    td_list_remove(&map->opened);
     if (!map->cancelled && td_client_usable(map->client) == 0)
         (void)td_client_push(map->client, op); /* if not now, then when it is forgotten */
     map->cancelled = true;
     unlock(map);
     td_event_signal(&map->event);
-}
-
-void td_map_cancel_call(struct td_map *map, uint64_t index)
-{
-    if (td_client_forked(map->client))
-        return;
-    lock(map);
-    struct op op = {.kind = OP_CANCEL, .map = map->id, .index = index};
-    if (td_client_usable(map->client) == 0)
-        (void)td_client_push(map->client, op); /* as above */
-    unlock(map);
 }
 
 /* A thread that the child does not have may hold the lock for ever: nobody looks there. */

@@ -57,9 +57,10 @@ static int send(struct td_guest *guest, const struct td_message *message, struct
                  : td_channel_send(guest->channel, (struct td_bytes){head.data, head.len}, tail);
 }
 
-static void on_started(void *context, uint64_t id, uint64_t index)
+static void on_started(void *context, uint64_t id, uint64_t index, uint32_t count)
 {
-    struct td_message message = {.type = TD_MSG_STARTED, .started = {.map = id, .index = index}};
+    struct td_message message = {.type = TD_MSG_STARTED,
+                                 .started = {.map = id, .index = index, .count = count}};
     (void)send(context, &message, NULL); /* a guest that cannot be reached is about to be closed */
 }
 
@@ -76,13 +77,15 @@ static void unmute(struct td_guest *guest)
     }
 }
 
-static void on_output(void *context, uint64_t id, uint64_t index, int stream, struct td_bytes text)
+static void on_output(void *context, uint64_t id, uint64_t index, uint32_t count, int stream,
+                      struct td_bytes text)
 {
     struct td_guest *guest = context;
     struct map *map = td_idmap_get(&guest->maps, id);
     TD_CLEANUP(td_blob_unrefp) struct td_blob *copy = td_blob_new(text.data, text.len);
-    struct td_message message = {.type = TD_MSG_OUTPUT,
-                                 .output = {.map = id, .index = index, .stream = (uint8_t)stream}};
+    struct td_message message = {
+        .type = TD_MSG_OUTPUT,
+        .output = {.map = id, .index = index, .count = count, .stream = (uint8_t)stream}};
     if (copy)
         (void)send(guest, &message, copy); /* as above */
     bool full = td_channel_queued(guest->channel) > OUTPUT_QUEUE_MAX;
@@ -96,11 +99,12 @@ static void on_outcome(void *context, struct td_outcome **outcome)
 {
     struct td_guest *guest = context;
     struct map *map = td_idmap_get(&guest->maps, (*outcome)->map);
+    int64_t calls = (*outcome)->count;
     struct td_message message;
     td_outcome_message(*outcome, &message);
     (void)send(guest, &message, (*outcome)->value); /* as above */
     if (map)
-        count(guest, map, -1);
+        count(guest, map, -calls);
 }
 
 static void on_lost(void *context, const char *reason)
@@ -131,27 +135,29 @@ static int map_open(struct td_guest *guest, const struct td_msg_map_open *messag
     return r;
 }
 
-/* A call that cannot be taken in has an outcome all the same. */
+/* Calls that cannot be taken in have an outcome all the same. */
 static void map_call(struct td_guest *guest, const struct td_msg_map_call *message)
 {
     struct map *map = td_idmap_get(&guest->maps, message->map);
     TD_CLEANUP(td_blob_unrefp)
     struct td_blob *args = td_blob_new(message->args.data, message->args.len);
-    int r = map && args ? 0 : TD_ENOMEM;
+    int r = map && args && message->count ? 0 : TD_ENOMEM;
     if (map)
-        count(guest, map, 1);
+        count(guest, map, message->count);
     if (map && map->left)
         r = TD_ECANCELLED;
     if (r == 0)
-        r = td_bus_submit(guest->bus, message->map, message->index, args);
+        r = td_bus_submit(guest->bus, message->map, message->index, message->count, args);
     if (r == 0)
         return;
     TD_CLEANUP(td_outcome_freep)
     struct td_outcome *outcome = td_outcome_new(
         message->map, message->index, 0,
         r == TD_ECANCELLED ? (uint8_t)TD_OUTCOME_CANCELLED : (uint8_t)TD_OUTCOME_NOT_STARTED);
-    if (outcome)
-        on_outcome(guest, &outcome);
+    if (!outcome)
+        return;
+    outcome->count = message->count;
+    on_outcome(guest, &outcome);
 }
 
 static void map_forget(struct td_guest *guest, uint64_t id)
@@ -176,7 +182,7 @@ static void on_frame(void *context, struct td_bytes frame)
     else if (message.type == TD_MSG_MAP_CALL)
         map_call(guest, &message.map_call);
     else if (message.type == TD_MSG_MAP_CANCEL)
-        td_bus_cancel(guest->bus, message.map_cancel.map, message.map_cancel.index);
+        td_bus_cancel(guest->bus, message.map_cancel.map);
     else if (message.type == TD_MSG_MAP_FORGET)
         map_forget(guest, message.map_forget.map);
 }
@@ -196,7 +202,7 @@ void td_guest_rest(struct td_guest *guest)
             continue;
         count(guest, map, -(int64_t)map->open);
         map->left = true;
-        td_bus_cancel(guest->bus, map->id, TD_ALL_CALLS);
+        td_bus_cancel(guest->bus, map->id);
     }
 }
 

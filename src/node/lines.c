@@ -1,5 +1,6 @@
 #include "node/lines.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/blob.h"
@@ -8,6 +9,7 @@ void td_lines_init(struct td_lines *lines, td_lines_fn *fn, void *context)
 {
     td_buf_init(&lines->partial[0], TD_LINE_MAX);
     td_buf_init(&lines->partial[1], TD_LINE_MAX);
+    lines->writers[0] = lines->writers[1] = lines->tail_writer = (struct td_writer){0, 1};
     lines->tail.len = 0;
     lines->fn = fn;
     lines->context = context;
@@ -35,13 +37,22 @@ static void tail_add(struct td_tail *tail, struct td_bytes text)
     tail->len += text.len;
 }
 
+static bool same(struct td_writer a, struct td_writer b)
+{
+    return a.index == b.index && a.count == b.count;
+}
+
 static void hand_on(struct td_lines *lines, int stream, const void *data, size_t len)
 {
     struct td_bytes text = {data, len};
+    struct td_writer writer = lines->writers[stream - 1];
     if (!len)
         return;
+    if (!same(lines->tail_writer, writer))
+        lines->tail.len = 0;
+    lines->tail_writer = writer;
     tail_add(&lines->tail, text);
-    lines->fn(lines->context, stream, text);
+    lines->fn(lines->context, writer, stream, text);
 }
 
 /* How many bytes at the end begin a UTF-8 character that is not complete: 0 to 3. */
@@ -102,22 +113,42 @@ void td_lines_add(struct td_lines *lines, int stream, struct td_bytes text)
     grow(lines, stream, data + whole, text.len - whole);
 }
 
+static void flush(struct td_lines *lines, int stream)
+{
+    struct td_buf *partial = &lines->partial[stream - 1];
+    hand_on(lines, stream, partial->data, partial->len);
+    td_buf_clear(partial);
+}
+
+void td_lines_turn(struct td_lines *lines, int stream, struct td_writer writer)
+{
+    if (same(lines->writers[stream - 1], writer))
+        return;
+    flush(lines, stream);
+    lines->writers[stream - 1] = writer;
+}
+
 void td_lines_end(struct td_lines *lines)
 {
-    for (int i = 0; i < 2; i++) {
-        hand_on(lines, i + 1, lines->partial[i].data, lines->partial[i].len);
-        td_buf_clear(&lines->partial[i]);
-    }
+    flush(lines, 1);
+    flush(lines, 2);
     lines->tail.len = 0;
 }
 
+static bool includes(struct td_writer writer, uint64_t index)
+{
+    return index - writer.index < writer.count;
+}
+
 /* Lines that have begun come last, each on a line of its own. */
-struct td_blob *td_lines_tail(const struct td_lines *lines)
+struct td_blob *td_lines_tail(const struct td_lines *lines, uint64_t index)
 {
     struct td_tail tail = lines->tail;
+    if (!includes(lines->tail_writer, index))
+        tail.len = 0;
     for (int i = 0; i < 2; i++) {
         const struct td_buf *partial = &lines->partial[i];
-        if (!partial->len)
+        if (!partial->len || !includes(lines->writers[i], index))
             continue;
         if (tail.len && tail.text[tail.len - 1] != '\n')
             tail_add(&tail, (struct td_bytes){"\n", 1});

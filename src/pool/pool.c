@@ -17,6 +17,7 @@
 #include "os/fd.h"
 #include "os/loop.h"
 #include "os/proc.h"
+#include "pool/desk.h"
 #include "pool/ear.h"
 #include "pool/profile.h"
 #include "task/spec.h"
@@ -49,6 +50,7 @@ struct runner {
     pid_t pid;
     struct td_channel *channel; /* NULL once it closed */
     struct td_ear ear;
+    struct td_desk *desk;
     bool greeted;       /* it said HELLO */
     bool entered;       /* the supervisor has it, and it is within its limits */
     bool unread;        /* see struct td_pool_death */
@@ -91,6 +93,7 @@ static void runner_free(struct td_pool *pool, struct runner *runner)
     td_idmap_remove(&pool->runners, runner->id);
     td_channel_free(runner->channel);
     td_ear_done(&runner->ear);
+    td_desk_free(runner->desk);
     if (runner->profile)
         runner->profile->runners--;
     td_free(runner);
@@ -132,6 +135,14 @@ static int encode(const struct td_message *message, struct td_buf *ret_head,
 
 /* -- the supervisor --------------------------------------------------------------------------- */
 
+/* Words for a message with descriptors that could not be sent. */
+static int refused(int status, const char *whom, struct td_error *err)
+{
+    if (status == TD_ESYS)
+        return td_error_set(err, TD_ELIMIT, "no descriptor to hand on: too many open files");
+    return td_error_set(err, status, "message to %s: %s", whom, td_status_text(status));
+}
+
 static int order(struct td_pool *pool, const struct td_message *message, const int *fds,
                  size_t nfds, struct td_error *err)
 {
@@ -143,9 +154,7 @@ static int order(struct td_pool *pool, const struct td_message *message, const i
     r = td_channel_send_fds(pool->supervisor, (struct td_bytes){head.data, head.len}, fds, nfds);
     if (r == TD_ECLOSED)
         return td_error_set(err, TD_ENOSUPERVISOR, "%s", td_status_text(TD_ENOSUPERVISOR));
-    if (r == TD_ESYS)
-        return td_error_set(err, TD_ELIMIT, "no descriptor to hand on: too many open files");
-    return r < 0 ? td_error_set(err, r, "message to the supervisor: %s", td_status_text(r)) : 0;
+    return r < 0 ? refused(r, "the supervisor", err) : 0;
 }
 
 /* The last thing a runner says, then the news that it is gone. */
@@ -155,9 +164,12 @@ static void bury(struct td_pool *pool, struct runner *runner, struct td_pool_dea
         td_channel_read_now(runner->channel); /* to its end, which tells what was not read */
     td_ear_listen(&runner->ear);
     uint32_t id = runner->id;
+    struct td_desk *desk = TD_TAKE(runner->desk);
     death->unread = runner->unread;
+    death->desk = desk;
     runner_free(pool, runner);
     pool->events->gone(pool->context, id, death);
+    td_desk_free(desk);
 }
 
 static void on_gone(struct td_pool *pool, const struct td_msg_runner_gone *news)
@@ -379,12 +391,28 @@ static void on_runner_output(void *context, int stream, struct td_bytes text)
     runner->pool->events->output(runner->pool->context, runner->id, stream, text);
 }
 
+/* Shares memory with it; the descriptor is the first thing that it reads. */
+static int share_desk(struct runner *runner, struct td_error *err)
+{
+    TD_CLEANUP(td_fd_close) int fd = -1;
+    TD_CLEANUP(td_buf_done) struct td_buf head;
+    struct td_bytes ignored;
+    struct td_message message = {.type = TD_MSG_DESK, .desk = {.size = TD_DESK_RESULTS_MAX}};
+    int r = encode(&message, &head, &ignored, err);
+    if (r == 0)
+        r = td_desk_new(&runner->desk, &fd, err);
+    if (r < 0)
+        return r;
+    r = td_channel_send_fds(runner->channel, (struct td_bytes){head.data, head.len}, &fd, 1);
+    return r < 0 ? refused(r, "a runner", err) : 0;
+}
+
 /* Makes the three connections; *ret_fds are the runner's ends. */
 static int connect_runner(struct td_pool *pool, struct runner *runner, int ret_fds[3],
                           struct td_error *err)
 {
     static const struct td_channel_events events = {on_runner_frame, on_runner_closed};
-    static const uint8_t types[] = {TD_MSG_HELLO, TD_MSG_FINISH, TD_MSG_GUEST};
+    static const uint8_t types[] = {TD_MSG_HELLO, TD_MSG_FINISH, TD_MSG_IDLE, TD_MSG_GUEST};
     int socket[2] = {-1, -1}, out[2] = {-1, -1}, error[2] = {-1, -1};
     int r = td_fd_socketpair(socket, err);
     if (r == 0)
@@ -403,6 +431,8 @@ static int connect_runner(struct td_pool *pool, struct runner *runner, int ret_f
         out[0] = error[0] = -1; /* the ear's now, also when it fails */
         r = td_ear_init(&runner->ear, pool->loop, heard, on_runner_output, runner, err);
     }
+    if (r == 0)
+        r = share_desk(runner, err);
     if (r == 0) {
         ret_fds[0] = socket[1];
         ret_fds[1] = out[1];
@@ -485,6 +515,19 @@ void td_pool_hear(struct td_pool *pool, uint32_t id)
     struct runner *runner = td_idmap_get(&pool->runners, id);
     if (runner)
         td_ear_listen(&runner->ear);
+}
+
+void td_pool_read(struct td_pool *pool, uint32_t id)
+{
+    struct runner *runner = td_idmap_get(&pool->runners, id);
+    if (runner && runner->channel)
+        td_channel_read_now(runner->channel);
+}
+
+struct td_desk *td_pool_desk(const struct td_pool *pool, uint32_t id)
+{
+    const struct runner *runner = td_idmap_get(&pool->runners, id);
+    return runner ? runner->desk : NULL;
 }
 
 void td_pool_mute(struct td_pool *pool, uint32_t id, bool muted)

@@ -2,7 +2,8 @@
  * knows when they are gone. It decides nothing; the node does.
  *
  *      pool ==channel== supervisor            start, kill, gone
- *      pool ==channel== runner                FUNCTION, CALL / HELLO, FINISH, GUEST
+ *      pool ==channel== runner                DESK, FUNCTION, CALL / HELLO, FINISH, IDLE, GUEST
+ *      pool ==memory=== runner                the desk (desk.h)
  *      pool <--2 pipes-- runner               what is written to descriptors 1 and 2
  *
  * Invariants: every runner that td_pool_start was called for gives exactly one `gone`, after all
@@ -20,6 +21,7 @@
 #include "pool/death.h"
 
 struct td_blob;
+struct td_desk;
 struct td_error;
 struct td_loop;
 struct td_message;
@@ -35,11 +37,12 @@ struct td_pool_death {
     pid_t pid;
     uint64_t peak_bytes;
     struct td_bytes detail; /* why it was not started, or killed; may be empty */
+    struct td_desk *desk;   /* what it has left on it; borrowed */
 };
 
 struct td_pool_events {
     void (*up)(void *context, uint32_t runner);
-    /* FINISH and what else a runner says; borrowed during the call. */
+    /* FINISH, IDLE and what else a runner says; borrowed during the call. */
     void (*message)(void *context, uint32_t runner, const struct td_message *message);
     /* The runner's call has a client of its own behind this socket, which is the receiver's. */
     void (*guest)(void *context, uint32_t runner, int fd);
@@ -75,8 +78,12 @@ int td_pool_send(struct td_pool *pool, uint32_t runner, const struct td_message 
  * of: a constant sentence, or NULL. */
 void td_pool_kill(struct td_pool *pool, uint32_t runner, const char *reason);
 
-/* Delivers what the runner has written so far. */
+/* Delivers what the runner has written so far, and, with read, what it has said. */
 void td_pool_hear(struct td_pool *pool, uint32_t runner);
+void td_pool_read(struct td_pool *pool, uint32_t runner);
+
+/* The memory shared with it; NULL for an unknown runner. */
+struct td_desk *td_pool_desk(const struct td_pool *pool, uint32_t runner);
 
 /* Back-pressure: a muted runner is not heard, so that it waits once it has printed much. */
 void td_pool_mute(struct td_pool *pool, uint32_t runner, bool muted);

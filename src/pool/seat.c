@@ -12,6 +12,7 @@
 #include "base/attr.h"
 #include "base/err.h"
 #include "os/fd.h"
+#include "pool/desk.h"
 
 enum { HEADER_SIZE = 4, READ_CHUNK = 64 << 10, HEAD_MAX = 8 << 20 };
 
@@ -30,6 +31,7 @@ static void drop_fds(struct td_seat *seat)
 void td_seat_done(struct td_seat *seat)
 {
     drop_fds(seat);
+    td_desk_free(seat->desk);
     td_buf_done(&seat->in);
 }
 
@@ -80,7 +82,7 @@ static int read_some(struct td_seat *seat, struct td_error *err)
     return 0;
 }
 
-int td_seat_receive(struct td_seat *seat, struct td_message *ret_message, struct td_error *err)
+static int receive(struct td_seat *seat, struct td_message *ret_message, struct td_error *err)
 {
     td_buf_drop(&seat->in, seat->consumed);
     seat->consumed = 0;
@@ -102,6 +104,19 @@ int td_seat_receive(struct td_seat *seat, struct td_message *ret_message, struct
     seat->consumed = HEADER_SIZE + length;
     return td_message_decode((struct td_bytes){seat->in.data + HEADER_SIZE, length}, ret_message,
                              err);
+}
+
+int td_seat_receive(struct td_seat *seat, struct td_message *ret_message, struct td_error *err)
+{
+    int r = receive(seat, ret_message, err);
+    while (r == 0 && ret_message->type == TD_MSG_DESK) {
+        seat->desk = td_desk_free(seat->desk);
+        r = td_desk_open(seat->fds[0], &seat->desk, err);
+        td_fd_close(&seat->fds[0]);
+        if (r == 0)
+            r = receive(seat, ret_message, err);
+    }
+    return r;
 }
 
 static int send_all(struct td_seat *seat, struct iovec *parts, size_t nparts, const int *fds,

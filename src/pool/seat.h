@@ -2,6 +2,7 @@
  * zygote. Blocking and without a loop: a runner does one thing at a time.
  *
  *      td_seat_init, send HELLO, then: receive FUNCTION, FORGET, CALL; send FINISH
+ *      a CALL of several: begin and end each on seat->desk (desk.h), and send IDLE
  *
  * Threads: one at a time. Lifetime: embedded; td_seat_init .. td_seat_done. */
 #ifndef TD_POOL_SEAT_H
@@ -14,6 +15,7 @@
 #include "base/bytes.h"
 #include "wire/message.h"
 
+struct td_desk;
 struct td_error;
 
 enum { TD_SEAT_FDS = 3 };
@@ -23,14 +25,16 @@ struct td_seat {
     struct td_buf in;     /* the frame being read */
     size_t consumed;      /* bytes of `in` that the last message used */
     int fds[TD_SEAT_FDS]; /* came with the last message; -1 when taken */
+    struct td_desk *desk; /* a runner's, once it has received the first other message */
 };
 
 /* Borrows fd, which is blocking. */
 void td_seat_init(struct td_seat *seat, int fd);
 void td_seat_done(struct td_seat *seat);
 
-/* Waits for the next message; it borrows from the seat until the next call. Descriptors that came
- * with it are in seat->fds. TD_ECLOSED: the other side is gone; TD_EINTR; TD_EPROTO; TD_ENOMEM. */
+/* Waits for the next message but DESK, which it obeys; it borrows from the seat until the next
+ * call. Descriptors that came with it are in seat->fds. TD_ECLOSED: the other side is gone;
+ * TD_EINTR; TD_EPROTO; TD_ENOMEM. */
 int td_seat_receive(struct td_seat *seat, struct td_message *ret_message, struct td_error *err);
 
 /* Sends a message whole. fds (may be NULL) are duplicated for the peer. TD_ECLOSED, TD_ELIMIT. */

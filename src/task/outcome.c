@@ -21,9 +21,25 @@ struct td_outcome *td_outcome_new(uint64_t map, uint64_t index, uint32_t attempt
     if (!outcome)
         return NULL;
     *outcome = (struct td_outcome){
-        .map = map, .index = index, .attempt = attempt, .status = status};
+        .map = map, .index = index, .count = 1, .attempt = attempt, .status = status};
     td_list_init(&outcome->link);
     return outcome;
+}
+
+struct td_outcome *td_outcome_part(const struct td_outcome *outcome, uint64_t index, uint32_t count)
+{
+    struct td_outcome *part = td_memdup(outcome, sizeof *outcome);
+    if (!part)
+        return NULL;
+    td_list_init(&part->link);
+    part->index = index;
+    part->count = count;
+    part->skip = outcome->skip + (uint32_t)(index - outcome->index);
+    part->duration_ns = outcome->duration_ns / outcome->count * count;
+    td_blob_ref(part->value);
+    td_blob_ref(part->last_output);
+    td_blob_ref(part->detail);
+    return part;
 }
 
 struct td_outcome *td_outcome_free(struct td_outcome *outcome)
@@ -64,6 +80,8 @@ void td_outcome_message(const struct td_outcome *outcome, struct td_message *ret
         .type = TD_MSG_OUTCOME,
         .outcome = {.map = outcome->map,
                     .index = outcome->index,
+                    .count = outcome->count,
+                    .skip = outcome->skip,
                     .attempt = outcome->attempt,
                     .status = outcome->status,
                     .code = outcome->code,
@@ -89,13 +107,15 @@ static int copy(struct td_bytes bytes, bool always, struct td_blob **ret_blob)
 int td_outcome_from(const struct td_message *message, struct td_outcome **ret_outcome)
 {
     const struct td_msg_outcome *from = &message->outcome;
-    if (!td_outcome_valid(from->status))
+    if (!td_outcome_valid(from->status) || from->count == 0)
         return TD_EPROTO;
     TD_CLEANUP(td_outcome_freep)
     struct td_outcome *outcome = td_outcome_new(from->map, from->index, from->attempt,
                                                 from->status);
     if (!outcome)
         return TD_ENOMEM;
+    outcome->count = from->count;
+    outcome->skip = from->skip;
     outcome->code = from->code;
     outcome->pid = from->pid;
     outcome->started_ns = from->started_ns;

@@ -1,5 +1,5 @@
-/* outcome.h: what became of one attempt at one call: the record that travels from the runner's
- * machine to the caller and is kept for reports.
+/* outcome.h: what became of one attempt at one call, or alike of several that follow each other:
+ * the record that travels from the runner's machine to the caller and is kept for reports.
  *
  * Threads: one owner at a time. Lifetime: td_outcome_new .. td_outcome_free, which drops the
  * three blobs. */
@@ -31,13 +31,15 @@ enum td_outcome_status { TD_OUTCOMES(TD_OUTCOME_ENUM) };
 struct td_outcome {
     struct td_list link; /* for the list of whoever owns it, so that queueing needs no memory */
     uint64_t map;
-    uint64_t index;
+    uint64_t index; /* the first call, of `count` */
+    uint32_t count;
+    uint32_t skip;    /* results of other calls that come before theirs in `value` */
     uint32_t attempt; /* 1 is the first */
     uint8_t status;   /* enum td_outcome_status */
     int32_t code;     /* CRASHED: exit code, or minus the signal's number */
     int32_t pid;      /* of the runner; 0 when none was involved */
     int64_t started_ns;
-    int64_t duration_ns;
+    int64_t duration_ns;   /* of all `count` calls together */
     uint64_t peak_bytes;   /* most resident memory of the runner, as far as known; 0: not known */
     uint64_t limit_bytes;  /* OUT_OF_MEMORY: the limit */
     struct td_blob *value; /* OK, RAISED: what the runner sent; else NULL */
@@ -45,8 +47,11 @@ struct td_outcome {
     struct td_blob *detail;      /* more words on what happened, or NULL */
 };
 
-/* All zero but the names of the call; NULL when memory is out. */
+/* Of one call, all zero but its names; NULL when memory is out. */
 struct td_outcome *td_outcome_new(uint64_t map, uint64_t index, uint32_t attempt, uint8_t status);
+/* Of `count` calls from `index` on, which *outcome covers: a copy that shares its blobs; NULL. */
+struct td_outcome *td_outcome_part(const struct td_outcome *outcome, uint64_t index,
+                                   uint32_t count);
 struct td_outcome *td_outcome_free(struct td_outcome *outcome); /* accepts NULL, returns NULL */
 void td_outcome_freep(struct td_outcome **outcome);
 
@@ -55,7 +60,7 @@ const char *td_outcome_words(uint8_t status); /* "timed out", or "?" */
 bool td_outcome_valid(uint8_t status);
 
 /* To and from the wire. The message borrows from the outcome; its tail is outcome->value.
- * td_outcome_from copies; TD_EPROTO for an unknown status, TD_ENOMEM. */
+ * td_outcome_from copies; TD_EPROTO for an unknown status or a count of 0, TD_ENOMEM. */
 void td_outcome_message(const struct td_outcome *outcome, struct td_message *ret_message);
 int td_outcome_from(const struct td_message *message, struct td_outcome **ret_outcome);
 

@@ -1,23 +1,27 @@
 #include <assert.h>
 
 #include "base/attr.h"
+#include "task/outcome.h"
 #include "task/sched_internal.h"
 
 static unsigned check_map(const struct map *map)
 {
     unsigned used = map->asked * map->spec.cost;
     unsigned waiting = 0;
-    TD_LIST_EACH(node, &map->calls) {
-        const struct call *call = TD_CONTAINER(node, struct call, of_map);
-        const struct runner *runner = call->runner;
-        bool seated = call->state == CALL_RUNNING || call->state == CALL_STOPPING;
-        assert(call->map == map && call->outcome);
+    TD_LIST_EACH(node, &map->batches) {
+        const struct batch *batch = TD_CONTAINER(node, struct batch, of_map);
+        const struct runner *runner = batch->runner;
+        bool seated = batch->state == BATCH_RUNNING || batch->state == BATCH_STOPPING;
+        assert(batch->map == map && batch->outcome);
+        assert(seated || batch->outcome->count > 0);
+        assert(!batch->spare || batch->state == BATCH_RUNNING);
+        assert(batch->origin <= batch->outcome->index);
         assert(seated == (runner != NULL));
-        assert(!runner || runner->call == call);
+        assert(!runner || runner->batch == batch);
         assert(!runner || runner->profile == map->profile);
-        assert((call->state == CALL_WAITING) <= (call->when.at != 0));
-        waiting += call->state == CALL_WAITING;
-        if (td_call_takes_slots(call) && !(runner && runner->lent))
+        assert((batch->state == BATCH_WAITING) <= (batch->when.at != 0));
+        waiting += batch->state == BATCH_WAITING;
+        if (td_batch_takes_slots(batch) && !(runner && runner->lent))
             used += map->spec.cost;
     }
     assert(waiting == map->waiting);
@@ -34,9 +38,9 @@ void td_sched_check(const struct td_sched *sched)
     TD_LIST_EACH(node, &sched->runners) {
         const struct runner *runner = TD_CONTAINER(node, struct runner, link);
         assert(td_idmap_get(&sched->runner_by_id, runner->id) == runner);
-        assert((runner->state == RUNNER_BUSY) <= (runner->call != NULL));
-        assert((runner->call != NULL) <=
+        assert((runner->state == RUNNER_BUSY) <= (runner->batch != NULL));
+        assert((runner->batch != NULL) <=
                (runner->state == RUNNER_BUSY || runner->state == RUNNER_STOPPING));
-        assert(!runner->lent || runner->call);
+        assert(!runner->lent || runner->batch);
     }
 }

@@ -8,20 +8,22 @@
 #define RETRY_BASE_NS ((int64_t)100000000) /* about 0.1 s before the second attempt, doubling */
 #define RETRY_MAX_NS  ((int64_t)30000000000)
 
-void td_call_free(struct td_sched *sched, struct call *call)
+void td_batch_free(struct td_sched *sched, struct batch *batch)
 {
-    td_heap_remove(&sched->timers, &call->when);
-    td_list_remove(&call->of_map);
-    td_list_remove(&call->link);
-    td_blob_unref(call->args);
-    td_outcome_free(call->outcome);
-    td_free(call);
+    td_heap_remove(&sched->timers, &batch->when);
+    td_list_remove(&batch->of_map);
+    td_list_remove(&batch->link);
+    if (batch->spare)
+        td_batch_free(sched, batch->spare);
+    td_blob_unref(batch->args);
+    td_outcome_free(batch->outcome);
+    td_free(batch);
 }
 
 void td_lane_free(struct td_sched *sched, struct map *map)
 {
-    while (!td_list_empty(&map->calls))
-        td_call_free(sched, TD_CONTAINER(map->calls.next, struct call, of_map));
+    while (!td_list_empty(&map->batches))
+        td_batch_free(sched, TD_CONTAINER(map->batches.next, struct batch, of_map));
     td_list_remove(&map->link);
     td_idmap_remove(&sched->map_by_id, map->spec.id);
     td_free(map);
@@ -37,85 +39,138 @@ void td_runner_free(struct td_sched *sched, struct runner *runner)
 /* A cancelled map that has nothing left is on its way out. */
 void td_lane_settle(struct td_sched *sched, struct map *map)
 {
-    if (!map->cancelled || !td_list_empty(&map->calls) || map->asked > 0)
+    if (!map->cancelled || !td_list_empty(&map->batches) || map->asked > 0)
         return;
     td_list_remove(&map->link);
     td_list_append(&sched->dropped, &map->link);
 }
 
-bool td_call_takes_slots(const struct call *call)
+bool td_batch_takes_slots(const struct batch *batch)
 {
-    switch (call->state) {
-    case CALL_READY:
-    case CALL_RUNNING:
-    case CALL_STOPPING: return true;
-    case CALL_WAITING:
-    case CALL_DONE: return false;
+    switch (batch->state) {
+    case BATCH_READY:
+    case BATCH_RUNNING:
+    case BATCH_STOPPING: return true;
+    case BATCH_WAITING:
+    case BATCH_HELD: return false;
     }
     return false;
 }
 
-/* The one place where a call changes its state and the slots are counted. */
-void td_call_move(struct td_sched *sched, struct call *call, enum call_state state)
+/* The one place where a batch changes its state and the slots are counted. */
+void td_batch_move(struct td_sched *sched, struct batch *batch, enum batch_state state)
 {
-    unsigned cost = call->map->spec.cost;
-    bool lent = call->runner && call->runner->lent;
-    if (td_call_takes_slots(call) && !lent)
+    unsigned cost = batch->map->spec.cost;
+    bool lent = batch->runner && batch->runner->lent;
+    if (td_batch_takes_slots(batch) && !lent)
         sched->used -= cost;
-    if (call->state == CALL_WAITING)
-        call->map->waiting--;
-    call->state = state;
-    if (td_call_takes_slots(call) && !lent)
+    if (batch->state == BATCH_WAITING)
+        batch->map->waiting--;
+    batch->state = state;
+    if (td_batch_takes_slots(batch) && !lent)
         sched->used += cost;
-    if (state == CALL_WAITING)
-        call->map->waiting++;
+    if (state == BATCH_WAITING)
+        batch->map->waiting++;
 }
 
-/* Parts a call from its runner, which keeps its own state. */
-static void call_unseat(struct td_sched *sched, struct call *call)
+struct batch *td_batch_new(struct map *map, uint64_t index, uint32_t count, struct td_blob *args,
+                           uint64_t origin)
 {
-    struct runner *runner = call->runner;
+    struct batch *batch = td_alloc_zero(sizeof *batch);
+    struct td_outcome *outcome = td_outcome_new(map->spec.id, index, 0, TD_OUTCOME_CANCELLED);
+    if (!batch || !outcome) {
+        td_free(batch);
+        td_outcome_free(outcome);
+        return NULL;
+    }
+    outcome->count = count;
+    *batch = (struct batch){.map = map,
+                            .args = td_blob_ref(args),
+                            .origin = origin,
+                            .outcome = outcome,
+                            .state = BATCH_HELD};
+    td_list_init(&batch->link);
+    td_list_init(&batch->of_map);
+    return batch;
+}
+
+void td_batch_cut(struct batch *batch, uint64_t index, struct batch *rest)
+{
+    struct td_outcome *kept = batch->outcome, *cut = rest->outcome;
+    uint64_t end = kept->index + kept->count;
+    cut->index = index;
+    cut->count = (uint32_t)(end - index);
+    cut->attempt = kept->attempt;
+    kept->count = (uint32_t)(index - kept->index);
+    td_list_append(&rest->map->batches, &rest->of_map);
+}
+
+/* Parts a batch from its runner, which keeps its own state. */
+static void batch_unseat(struct td_sched *sched, struct batch *batch)
+{
+    struct runner *runner = batch->runner;
+    td_heap_remove(&sched->timers, &batch->when);
+    td_list_remove(&batch->link);
+    batch->cut_due = false;
+    if (batch->spare)
+        td_batch_free(sched, batch->spare);
+    batch->spare = NULL;
     if (!runner)
         return;
-    if (runner->lent && td_call_takes_slots(call))
-        sched->used += call->map->spec.cost;
+    if (runner->lent && td_batch_takes_slots(batch))
+        sched->used += batch->map->spec.cost;
     runner->lent = false;
-    runner->call = NULL;
-    call->runner = NULL;
+    runner->batch = NULL;
+    batch->runner = NULL;
 }
 
-void td_call_any_to_done(struct td_sched *sched, struct call *call, uint8_t status)
+void td_batch_any_to_end(struct td_sched *sched, struct batch *batch, uint8_t status)
 {
-    call_unseat(sched, call);
-    td_heap_remove(&sched->timers, &call->when);
-    td_list_remove(&call->link);
-    td_call_move(sched, call, CALL_DONE);
-    call->outcome->status = status;
-    td_list_append(&sched->done, &call->link);
+    batch_unseat(sched, batch);
+    td_batch_move(sched, batch, BATCH_HELD);
+    struct map *map = batch->map;
+    if (batch->outcome->count > 0) {
+        struct td_outcome *outcome = TD_TAKE(batch->outcome);
+        outcome->status = status;
+        td_list_append(&sched->outcomes, &outcome->link);
+    }
+    td_batch_free(sched, batch);
+    td_lane_settle(sched, map);
 }
 
-void td_call_any_to_ready(struct td_sched *sched, struct call *call)
+void td_batch_any_to_ready(struct td_sched *sched, struct batch *batch)
 {
-    call_unseat(sched, call);
-    td_heap_remove(&sched->timers, &call->when);
-    td_call_move(sched, call, CALL_READY);
-    td_list_append(&sched->ready, &call->link);
+    batch_unseat(sched, batch);
+    td_batch_move(sched, batch, BATCH_READY);
+    td_list_append(&sched->ready, &batch->link);
 }
 
-/* A failed attempt: another one later, or the end. call->outcome tells how it failed. */
-void td_call_running_to_waiting_or_done(struct td_sched *sched, struct call *call, int64_t now)
+void td_batch_any_to_held(struct td_sched *sched, struct batch *batch)
 {
-    struct td_outcome *outcome = call->outcome;
-    bool again = !call->map->cancelled && td_outcome_retriable(outcome->status) &&
-                 outcome->attempt <= call->map->spec.retries;
+    batch_unseat(sched, batch);
+    td_batch_move(sched, batch, BATCH_HELD);
+    td_list_append(&batch->map->held, &batch->link);
+}
+
+bool td_batch_again(const struct batch *batch, const struct td_outcome *outcome)
+{
+    return !batch->map->cancelled && td_outcome_retriable(outcome->status) &&
+           outcome->attempt <= batch->map->spec.retries;
+}
+
+/* A failed attempt: another one later, or the end. batch->outcome tells how it failed. */
+void td_batch_any_to_waiting_or_end(struct td_sched *sched, struct batch *batch, int64_t now)
+{
+    struct td_outcome *outcome = batch->outcome;
     int64_t pause = td_backoff_ns(RETRY_BASE_NS, RETRY_MAX_NS, outcome->attempt,
-                                  call->map->spec.id ^ (outcome->index << 20));
-    if (!again || td_heap_set(&sched->timers, &call->when, now + pause) < 0) {
-        td_call_any_to_done(sched, call, outcome->status);
+                                  batch->map->spec.id ^ (outcome->index << 20));
+    batch_unseat(sched, batch);
+    if (!td_batch_again(batch, outcome) ||
+        td_heap_set(&sched->timers, &batch->when, now + pause) < 0) {
+        td_batch_any_to_end(sched, batch, outcome->status);
         return;
     }
-    call_unseat(sched, call);
-    td_call_move(sched, call, CALL_WAITING);
+    td_batch_move(sched, batch, BATCH_WAITING);
 }
 
 void td_runner_any_to_stopping(struct runner *runner)
@@ -129,13 +184,14 @@ void td_runner_any_to_stopping(struct runner *runner)
     runner->kill_due = true;
 }
 
-/* The call ends with this status once its runner is gone. */
-void td_call_running_to_stopping(struct td_sched *sched, struct call *call, uint8_t status)
+/* It ends with this status once its runner is gone. */
+void td_batch_running_to_stopping(struct td_sched *sched, struct batch *batch, uint8_t status)
 {
-    td_heap_remove(&sched->timers, &call->when);
-    call->stop_status = status;
-    td_runner_any_to_stopping(call->runner);
-    td_call_move(sched, call, CALL_STOPPING);
+    td_heap_remove(&sched->timers, &batch->when);
+    batch->cut_due = false;
+    batch->stop_status = status;
+    td_runner_any_to_stopping(batch->runner);
+    td_batch_move(sched, batch, BATCH_STOPPING);
 }
 
 void td_runner_any_to_idle(struct td_sched *sched, struct runner *runner)

@@ -3,21 +3,44 @@
 #include "task/outcome.h"
 #include "task/sched_internal.h"
 
+/* How long a batch may take before what it has not begun goes to others. They are packed for a
+ * fraction of this (see packing.h). */
+#define CUT_NS ((int64_t)100000000)
+
 static bool next_finish(struct td_sched *sched, struct td_action *ret_action)
 {
-    struct td_list *node = td_list_pop(&sched->done);
+    struct td_list *node = td_list_pop(&sched->outcomes);
     if (!node)
         return false;
-    struct call *call = TD_CONTAINER(node, struct call, link);
-    struct map *map = call->map;
+    struct td_outcome *outcome = TD_CONTAINER(node, struct td_outcome, link);
     *ret_action = (struct td_action){.type = TD_ACTION_FINISH,
-                                     .map = map->spec.id,
-                                     .index = call->outcome->index,
-                                     .attempt = call->outcome->attempt,
-                                     .outcome = TD_TAKE(call->outcome)};
-    td_call_free(sched, call);
-    td_lane_settle(sched, map);
+                                     .map = outcome->map,
+                                     .index = outcome->index,
+                                     .count = outcome->count,
+                                     .attempt = outcome->attempt,
+                                     .outcome = outcome};
     return true;
+}
+
+/* Cuts a batch off, if there is memory for the rest; if not, it goes on and is cut off later. */
+static bool next_cut(struct td_sched *sched, int64_t now, struct td_action *ret_action)
+{
+    TD_LIST_EACH(node, &sched->runners) {
+        struct runner *runner = TD_CONTAINER(node, struct runner, link);
+        struct batch *batch = runner->batch;
+        if (!batch || !batch->cut_due || batch->state != BATCH_RUNNING)
+            continue;
+        batch->cut_due = false;
+        batch->spare = td_batch_new(batch->map, 0, 0, batch->args, batch->origin);
+        if (!batch->spare) {
+            (void)td_heap_set(&sched->timers, &batch->when, now + CUT_NS); /* it was in there */
+            continue;
+        }
+        *ret_action = (struct td_action){
+            .type = TD_ACTION_CUT, .runner = runner->id, .map = batch->map->spec.id};
+        return true;
+    }
+    return false;
 }
 
 /* Lets the runner that has been idle longest go when more are idle than shall be kept. */
@@ -73,27 +96,34 @@ static struct runner *idle_of(const struct td_sched *sched, const struct profile
 static bool next_run(struct td_sched *sched, int64_t now, struct td_action *ret_action)
 {
     TD_LIST_EACH(node, &sched->ready) {
-        struct call *call = TD_CONTAINER(node, struct call, link);
-        struct runner *runner = idle_of(sched, call->map->profile);
+        struct batch *batch = TD_CONTAINER(node, struct batch, link);
+        struct runner *runner = idle_of(sched, batch->map->profile);
         if (!runner)
             continue;
-        int64_t timeout = call->map->spec.timeout_ns;
-        if (timeout > 0 && td_heap_set(&sched->timers, &call->when, now + timeout) < 0)
-            continue; /* no memory for the timeout: wait until there is some */
+        int64_t look = batch->outcome->count > 1 ? CUT_NS : INT64_MAX;
+        int64_t timeout = batch->map->spec.timeout_ns;
+        if (timeout > 0 && timeout < look)
+            look = timeout;
+        if (look != INT64_MAX && td_heap_set(&sched->timers, &batch->when, now + look) < 0)
+            continue; /* no memory for the timer: wait until there is some */
         runner->state = RUNNER_BUSY;
-        runner->call = call;
-        td_list_remove(&call->link);
-        call->runner = runner;
-        td_call_move(sched, call, CALL_RUNNING);
-        call->outcome->attempt++;
-        call->outcome->started_ns = now;
+        runner->batch = batch;
+        td_list_remove(&batch->link);
+        batch->runner = runner;
+        td_batch_move(sched, batch, BATCH_RUNNING);
+        struct td_outcome *open = batch->outcome;
+        batch->packed = open->count > 1;
+        open->attempt++;
+        open->started_ns = now;
         *ret_action = (struct td_action){.type = TD_ACTION_RUN,
                                          .runner = runner->id,
                                          .profile = runner->profile->id,
-                                         .map = call->map->spec.id,
-                                         .index = call->outcome->index,
-                                         .attempt = call->outcome->attempt,
-                                         .args = call->args};
+                                         .map = open->map,
+                                         .index = open->index,
+                                         .count = open->count,
+                                         .skip = (uint32_t)(open->index - batch->origin),
+                                         .attempt = open->attempt,
+                                         .args = batch->args};
         return true;
     }
     return false;
@@ -153,15 +183,15 @@ static unsigned uncovered(const struct td_sched *sched, const struct profile *pr
 {
     unsigned ready = 0;
     TD_LIST_EACH(node, &sched->ready)
-        ready += TD_CONTAINER(node, struct call, link)->map->profile == profile;
+        ready += TD_CONTAINER(node, struct batch, link)->map->profile == profile;
     return ready > profile->starting ? ready - profile->starting : 0;
 }
 
 static bool next_start(struct td_sched *sched, int64_t now, struct td_action *ret_action)
 {
     TD_LIST_EACH_SAFE(node, &sched->ready) {
-        struct call *call = TD_CONTAINER(node, struct call, link);
-        struct profile *profile = call->map->profile;
+        struct batch *batch = TD_CONTAINER(node, struct batch, link);
+        struct profile *profile = batch->map->profile;
         if (profile->failures && now < profile->start_at_ns)
             continue;
         if (uncovered(sched, profile) == 0)
@@ -169,8 +199,8 @@ static bool next_start(struct td_sched *sched, int64_t now, struct td_action *re
         if (make_room(sched, profile))
             return start_runner(sched, profile, ret_action);
         if (starved(sched)) {
-            call->outcome->attempt++;
-            td_call_any_to_done(sched, call, TD_OUTCOME_NOT_STARTED);
+            batch->outcome->attempt++;
+            td_batch_any_to_end(sched, batch, TD_OUTCOME_NOT_STARTED);
             return next_finish(sched, ret_action);
         }
     }
@@ -180,7 +210,8 @@ static bool next_start(struct td_sched *sched, int64_t now, struct td_action *re
 static bool may_fetch(const struct td_sched *sched, const struct map *map)
 {
     bool fits = sched->used + map->spec.cost <= sched->options.slots || sched->used == 0;
-    return fits && !map->cancelled && map->backlog > 0 && map->waiting < sched->options.waiting_max;
+    bool more = map->backlog > 0 && map->waiting < sched->options.waiting_max;
+    return fits && !map->cancelled && (more || !td_list_empty(&map->held));
 }
 
 /* Families of nested maps take turns. Within one the deepest goes first: so calls that wait for
@@ -218,36 +249,29 @@ static void end_turn(struct td_sched *sched, struct map *map)
 
 static bool next_fetch(struct td_sched *sched, struct td_action *ret_action)
 {
-    if (sched->used >= sched->options.slots)
-        return false;
-    struct map *map = next_map(sched);
-    if (!map)
-        return false;
-    map->backlog--;
-    map->asked++;
-    sched->used += map->spec.cost;
-    end_turn(sched, map);
-    *ret_action = (struct td_action){.type = TD_ACTION_FETCH, .map = map->spec.id, .count = 1};
-    return true;
+    for (;;) {
+        struct map *map = sched->used < sched->options.slots ? next_map(sched) : NULL;
+        if (!map)
+            return false;
+        end_turn(sched, map);
+        if (td_list_empty(&map->held)) {
+            map->backlog--;
+            map->asked++;
+            sched->used += map->spec.cost;
+            *ret_action = (struct td_action){.type = TD_ACTION_FETCH, .map = map->spec.id};
+            return true;
+        }
+        td_batch_any_to_ready(sched, TD_CONTAINER(map->held.next, struct batch, link));
+    }
 }
 
 bool td_sched_next(struct td_sched *sched, int64_t now, struct td_action *ret_action)
 {
     sched->seen_ns = now;
-    if (next_finish(sched, ret_action) || next_run(sched, now, ret_action) ||
-        next_fetch(sched, ret_action) || next_start(sched, now, ret_action))
+    if (next_finish(sched, ret_action) || next_cut(sched, now, ret_action) ||
+        next_run(sched, now, ret_action) || next_fetch(sched, ret_action) ||
+        next_run(sched, now, ret_action) || next_start(sched, now, ret_action))
         return true;
     trim_idle(sched);
     return next_kill(sched, ret_action) || next_drop(sched, ret_action);
-}
-
-bool td_sched_runner_call(const struct td_sched *sched, uint32_t id, uint64_t *ret_map,
-                          uint64_t *ret_index)
-{
-    const struct runner *runner = td_idmap_get(&sched->runner_by_id, id);
-    if (!runner || !runner->call)
-        return false;
-    *ret_map = runner->call->map->spec.id;
-    *ret_index = runner->call->outcome->index;
-    return true;
 }

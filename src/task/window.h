@@ -5,8 +5,11 @@
  * every later one is refused, whatever was sent twice on the way: this is where exactly-once
  * delivery is decided.
  *
+ * Outcomes may be of several calls that follow each other, and are taken as they came, less the
+ * calls that had one already.
+ *
  * Invariants: base is the lowest call that was not taken; the entries [base, submitted) are in
- * the ring; taken <= finished <= submitted.
+ * the ring; taken <= finished <= submitted. Counts are of calls.
  * Threads: one owner at a time (the client holds its lock). */
 #ifndef TD_TASK_WINDOW_H
 #define TD_TASK_WINDOW_H
@@ -37,16 +40,17 @@ enum td_window_call {
 int td_window_new(bool ordered, struct td_window **ret_window);
 struct td_window *td_window_free(struct td_window *window); /* accepts NULL, returns NULL */
 
-/* Adds the next call; *ret_index is its number. TD_ENOMEM. */
-int td_window_submit(struct td_window *window, uint64_t *ret_index);
+/* Adds the next `count` calls; *ret_index is the number of the first. TD_ENOMEM. */
+int td_window_submit(struct td_window *window, uint32_t count, uint64_t *ret_index);
 
-/* Takes the last td_window_submit back: nobody was told of that call. */
-void td_window_unsubmit(struct td_window *window);
+/* Takes the last td_window_submit of `count` back: nobody was told of these calls. */
+void td_window_unsubmit(struct td_window *window, uint32_t count);
 
-/* A runner took the call up (also again, for a later attempt). */
-void td_window_started(struct td_window *window, uint64_t index);
+/* A runner took the calls up (also again, for a later attempt). Unknown ones are ignored. */
+void td_window_started(struct td_window *window, uint64_t index, uint32_t count);
 
-/* Takes *outcome on success. TD_EEXISTS: that call has one already; TD_ENOTFOUND: no such call. */
+/* Takes *outcome on success. TD_EEXISTS: all its calls have one already; TD_ENOTFOUND: there is
+ * no such call; TD_ENOMEM, when some of its calls in the middle had one: none counts. */
 int td_window_put(struct td_window *window, struct td_outcome **outcome);
 
 /* The next result, the caller's from now on, or NULL when none is ready. */

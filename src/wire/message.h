@@ -6,7 +6,7 @@
  * So a large value is never copied into a message: it is sent behind the encoded head.
  *
  *      pool --PROFILE, RUNNER_START--> supervisor --FORK--> zygote
- *      node --FUNCTION, CALL--> runner --FINISH--> node            (the way of a call)
+ *      node --DESK, FUNCTION, CALL--> runner --FINISH, IDLE--> node       (the way of a call)
  *      client --MAP_OPEN, MAP_CALL--> node --STARTED, OUTPUT, OUTCOME--> client   (over a socket)
  *
  * Decoding is strict: any run of bytes gives a message that uses each byte once, or TD_EPROTO
@@ -23,7 +23,7 @@ struct td_buf;
 struct td_error;
 
 enum {
-    TD_WIRE_VERSION = 1,
+    TD_WIRE_VERSION = 2,
     TD_KEY_SIZE = 32,             /* SHA-256 of a function's body */
     TD_WIRE_BYTES_MAX = 64 << 20, /* a `bytes` field; a `tail` may fill the frame */
 };
@@ -38,23 +38,35 @@ struct td_key {
 #define TD_FIELDS_hello(F, m)         F(m, u32, version) F(m, i32, pid)
 #define TD_FIELDS_function(F, m)      F(m, key, function) F(m, tail, body)
 #define TD_FIELDS_forget(F, m)        F(m, key, function)
-#define TD_FIELDS_call(F, m)          F(m, u64, map) F(m, u64, index) F(m, u32, attempt) \
+#define TD_FIELDS_desk(F, m)          F(m, u32, size) /* carries a descriptor */
+/* `count` calls from `index` on; their arguments come after `skip` others in args. */
+#define TD_FIELDS_call(F, m)          F(m, u64, map) F(m, u64, index) F(m, u32, count) \
+                                      F(m, u32, skip) F(m, u32, attempt) F(m, u8, marked) \
                                       F(m, key, function) F(m, tail, args)
+/* The outcome of one call: the only one of its batch, or one whose result is not on the desk, which
+ * held `filled` bytes before it. */
 #define TD_FIELDS_finish(F, m)        F(m, u64, map) F(m, u64, index) F(m, u32, attempt) \
-                                      F(m, u8, status) F(m, u8, retire) F(m, i64, duration_ns) \
+                                      F(m, u8, status) F(m, u8, retire) F(m, u32, filled) \
+                                      F(m, u64, printed) F(m, i64, duration_ns) \
                                       F(m, u64, peak_bytes) F(m, tail, value)
+/* It has come to the end of several calls, or leaves the rest to others; after one call FINISH
+ * says as much. */
+#define TD_FIELDS_idle(F, m)          F(m, u8, retire) F(m, i64, duration_ns) F(m, u64, peak_bytes)
 #define TD_FIELDS_guest(F, m)         F(m, u8, version) /* carries a descriptor */
 
 #define TD_FIELDS_map_open(F, m)      F(m, u64, map) F(m, key, function) F(m, u32, retries) \
                                       F(m, i64, timeout_ns) F(m, u64, memory_bytes) \
                                       F(m, u32, cpu_milli) F(m, bytes, argv) F(m, bytes, env) \
                                       F(m, bytes, cwd) F(m, tail, body)
-#define TD_FIELDS_map_call(F, m)      F(m, u64, map) F(m, u64, index) F(m, tail, args)
-#define TD_FIELDS_map_cancel(F, m)    F(m, u64, map) F(m, u64, index) /* TD_ALL_CALLS: every one */
+#define TD_FIELDS_map_call(F, m)      F(m, u64, map) F(m, u64, index) F(m, u32, count) \
+                                      F(m, tail, args)
+#define TD_FIELDS_map_cancel(F, m)    F(m, u64, map)
 #define TD_FIELDS_map_forget(F, m)    F(m, u64, map)
-#define TD_FIELDS_started(F, m)       F(m, u64, map) F(m, u64, index)
-#define TD_FIELDS_output(F, m)        F(m, u64, map) F(m, u64, index) F(m, u8, stream) F(m, tail, text)
-#define TD_FIELDS_outcome(F, m)       F(m, u64, map) F(m, u64, index) F(m, u32, attempt) \
+#define TD_FIELDS_started(F, m)       F(m, u64, map) F(m, u64, index) F(m, u32, count)
+#define TD_FIELDS_output(F, m)        F(m, u64, map) F(m, u64, index) F(m, u32, count) \
+                                      F(m, u8, stream) F(m, tail, text)
+#define TD_FIELDS_outcome(F, m)       F(m, u64, map) F(m, u64, index) F(m, u32, count) \
+                                      F(m, u32, skip) F(m, u32, attempt) \
                                       F(m, u8, status) F(m, i32, code) F(m, i32, pid) \
                                       F(m, i64, started_ns) F(m, i64, duration_ns) \
                                       F(m, u64, peak_bytes) F(m, u64, limit_bytes) \
@@ -76,7 +88,7 @@ struct td_key {
 /* M(number on the wire, NAME, name); numbers are never used again for something else. */
 #define TD_MESSAGES(M)                                                                           \
     M(1, HELLO, hello) M(2, FUNCTION, function) M(3, FORGET, forget) M(4, CALL, call)            \
-    M(5, FINISH, finish) M(6, GUEST, guest)                                                      \
+    M(5, FINISH, finish) M(6, GUEST, guest) M(7, DESK, desk) M(8, IDLE, idle)                    \
     M(16, MAP_OPEN, map_open) M(17, MAP_CALL, map_call) M(18, MAP_CANCEL, map_cancel)            \
     M(19, MAP_FORGET, map_forget) M(20, STARTED, started) M(21, OUTPUT, output)                  \
     M(22, OUTCOME, outcome)                                                                      \
@@ -108,8 +120,6 @@ enum td_message_type { TD_MESSAGES(TD_MESSAGE_ENUM) };
 TD_MESSAGES(TD_MESSAGE_STRUCT)
 #undef TD_MESSAGE_STRUCT
 #undef TD_FIELD_DECLARE
-
-#define TD_ALL_CALLS UINT64_MAX
 
 struct td_message {
     enum td_message_type type;

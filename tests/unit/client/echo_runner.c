@@ -13,6 +13,7 @@
 
 #include "base/attr.h"
 #include "base/text.h"
+#include "pool/desk.h"
 #include "pool/seat.h"
 #include "task/outcome.h"
 
@@ -40,7 +41,16 @@ static uint8_t run(struct td_bytes args, char text[64], struct td_bytes *ret_val
 {
     struct td_bytes rest;
     *ret_value = (struct td_bytes){text, 0};
-    if (is(args, "echo:", &rest)) {
+    if (is(args, "run", &rest)) {
+        *ret_value = args;
+    } else if (is(args, "zzz", &rest)) {
+        for (;;)
+            (void)pause();
+    } else if (is(args, "bad", &rest)) {
+        return TD_OUTCOME_RAISED;
+    } else if (is(args, "die", &rest)) {
+        _exit(7);
+    } else if (is(args, "echo:", &rest)) {
         *ret_value = rest;
     } else if (is(args, "print:", &rest)) {
         (void)!write(1, rest.data, rest.len);
@@ -68,6 +78,40 @@ static uint8_t run(struct td_bytes args, char text[64], struct td_bytes *ret_val
     return TD_OUTCOME_OK;
 }
 
+/* Goes through a batch of calls with 8 bytes each, and gives these back; or raises ("bad..."),
+ * crashes ("die..."), or sleeps for ever ("zzz..."). */
+static int run_batch(struct td_seat *seat, const struct td_msg_call *call)
+{
+    enum { ITEM = 8 };
+    struct td_desk *desk = seat->desk;
+    while (td_desk_begin(desk)) {
+        const char *item = (const char *)call->args.data +
+                           (call->skip + td_desk_at(desk)) * (size_t)ITEM;
+        struct td_message finish = {.type = TD_MSG_FINISH,
+                                    .finish = {.map = call->map,
+                                               .index = call->index + td_desk_at(desk),
+                                               .attempt = call->attempt,
+                                               .status = TD_OUTCOME_RAISED,
+                                               .filled = td_desk_filled(desk)}};
+        char *room = td_desk_room(desk, ITEM);
+        if (memcmp(item, "die", 3) == 0)
+            _exit(7);
+        while (memcmp(item, "zzz", 3) == 0)
+            (void)pause();
+        if (memcmp(item, "bad", 3) == 0) {
+            if (td_seat_send(seat, &finish, NULL, 0, NULL) < 0)
+                return -1;
+            td_desk_done(desk, 0);
+        } else if (room) {
+            memcpy(room, item, ITEM);
+            td_desk_done(desk, ITEM);
+        }
+    }
+    struct td_message idle = {.type = TD_MSG_IDLE,
+                              .idle = {.duration_ns = 1000 * (int64_t)call->count}};
+    return td_seat_send(seat, &idle, NULL, 0, NULL);
+}
+
 static void serve(int fd)
 {
     struct td_seat seat;
@@ -81,8 +125,17 @@ static void serve(int fd)
         if (message.type != TD_MSG_CALL)
             continue;
         struct td_msg_call call = message.call;
+        if (call.count > 1) {
+            if (run_batch(&seat, &call) < 0)
+                break;
+            continue;
+        }
         char text[64];
         struct td_bytes value, rest;
+        if (call.args.len > (size_t)call.skip * 8) { /* one of a batch that was cut off */
+            call.args.data = (const char *)call.args.data + call.skip * (size_t)8;
+            call.args.len = call.skip ? 8 : call.args.len;
+        }
         uint8_t status = run(call.args, text, &value);
         struct td_message finish = {.type = TD_MSG_FINISH,
                                     .finish = {.map = call.map,
@@ -90,6 +143,7 @@ static void serve(int fd)
                                                .attempt = call.attempt,
                                                .status = status,
                                                .retire = is(call.args, "linger", &rest),
+                                               .duration_ns = 1000,
                                                .value = value}};
         if (td_seat_send(&seat, &finish, NULL, 0, NULL) < 0)
             break;

@@ -33,19 +33,25 @@ static struct td_client *client_new(void)
     return client;
 }
 
-static struct td_map *map_new(struct td_client *client, struct td_spec options)
+static struct td_spec *spec_new(struct td_spec options)
 {
     struct td_spec *spec;
-    struct td_map *map;
     struct td_blob *body = td_blob_new("", 0);
     options.body = body;
     if (!options.runner.argv.len)
         options.runner.argv = (struct td_bytes){runner, strlen(runner) + 1};
     assert_int_equal(td_spec_new(&options, &spec, NULL), 0);
+    td_blob_unref(body);
+    return spec;
+}
+
+static struct td_map *map_new(struct td_client *client, struct td_spec options)
+{
+    struct td_map *map;
+    struct td_spec *spec = spec_new(options);
     struct td_map_options map_options = {.ordered = true};
     assert_int_equal(td_map_new(client, spec, map_options, &map, NULL), 0);
     td_spec_unref(spec);
-    td_blob_unref(body);
     return map;
 }
 
@@ -137,6 +143,106 @@ static void test_client_retries_and_stops(void **state)
     td_client_unref(client);
 }
 
+/* Packs calls of ITEM bytes each, and takes their results in order until `calls` were taken; the
+ * statuses go into `seen`. */
+enum { ITEM = 8 };
+
+static struct td_map *packed_map_new(struct td_client *client, uint64_t calls)
+{
+    struct td_bytes none = {"", 0};
+    struct td_map *map;
+    struct td_spec *spec = spec_new((struct td_spec){0});
+    struct td_map_options options = {.ordered = true,
+                                     .head = none,
+                                     .foot = none,
+                                     .length = calls,
+                                     .ahead_calls = 1 << 20,
+                                     .ahead_bytes = 1 << 28};
+    assert_int_equal(td_map_new(client, spec, options, &map, NULL), 0);
+    td_spec_unref(spec);
+    return map;
+}
+
+static void pack_item(struct td_map *map, const char *item)
+{
+    int r;
+    while ((r = td_map_pack(map, (struct td_bytes){item, ITEM}, NULL)) == TD_EAGAIN)
+        assert_int_equal(td_map_wait_room(map, TD_NO_DEADLINE), 0);
+    assert_int_equal(r, 0);
+}
+
+/* Packed or not, by whichever runner: each call has one outcome, in order; one that crashes takes
+ * no other along. */
+static void test_client_packs(void **state)
+{
+    (void)state;
+    enum { CALLS = 20000 };
+    struct td_client *client = client_new();
+    struct td_map *map = packed_map_new(client, CALLS);
+    uint64_t taken = 0, crashed = 0, raised = 0;
+    uint32_t most = 0;
+    for (unsigned i = 0; i < CALLS; i++) {
+        char item[ITEM + 1];
+        (void)snprintf(item, sizeof item, "%s%05u",
+                       i % 5000 == 4999 ? "die"
+                       : i % 1000 == 7  ? "bad"
+                                        : "run",
+                       i);
+        pack_item(map, item);
+    }
+    assert_int_equal(td_map_end(map), 0);
+    while (taken < CALLS) {
+        struct td_outcome *outcome = next(map);
+        struct td_bytes value = td_blob_bytes(outcome->value);
+        assert_int_equal(outcome->index, taken);
+        for (uint32_t i = 0; outcome->status == TD_OUTCOME_OK && i < outcome->count; i++) {
+            char expected[ITEM + 1];
+            (void)snprintf(expected, sizeof expected, "run%05u", (unsigned)taken + i);
+            assert_true(value.len >= (outcome->skip + i + 1) * (size_t)ITEM);
+            assert_memory_equal((const char *)value.data + (outcome->skip + i) * (size_t)ITEM,
+                                expected, ITEM);
+        }
+        crashed += outcome->status == TD_OUTCOME_CRASHED ? outcome->count : 0;
+        raised += outcome->status == TD_OUTCOME_RAISED ? outcome->count : 0;
+        most = outcome->count > most ? outcome->count : most;
+        taken += outcome->count;
+        td_outcome_free(outcome);
+    }
+    assert_int_equal(crashed, 4);
+    assert_int_equal(raised, 20);
+    assert_true(most > 10);
+    td_map_unref(map);
+    td_client_unref(client);
+}
+
+/* One that takes long holds none of its batch back: another runner takes those behind it, and those
+ * before it are delivered. */
+static void test_client_long_call_in_a_batch(void **state)
+{
+    (void)state;
+    enum { CALLS = 400 };
+    struct td_client *client = client_new();
+    struct td_map *map = packed_map_new(client, CALLS);
+    for (unsigned i = 0; i < CALLS; i++) {
+        char item[ITEM + 1];
+        (void)snprintf(item, sizeof item, "%s%05u", i == 200 ? "zzz" : "run", i);
+        pack_item(map, item);
+    }
+    assert_int_equal(td_map_end(map), 0);
+    for (uint64_t taken = 0; taken < 200;) {
+        struct td_outcome *outcome = next(map);
+        taken += outcome->count;
+        assert_true(taken <= 200);
+        td_outcome_free(outcome);
+    }
+    while (td_map_counts(map).finished < CALLS - 1) {
+        struct td_outcome *outcome;
+        assert_int_equal(td_map_next(map, td_clock_now() + TD_NS_PER_MS, &outcome), TD_ETIMEOUT);
+    }
+    td_map_unref(map);
+    td_client_unref(client);
+}
+
 static void test_client_cancels(void **state)
 {
     (void)state;
@@ -145,10 +251,6 @@ static void test_client_cancels(void **state)
     struct td_outcome *outcome;
     for (int i = 0; i < 5; i++)
         submit(map, "hang");
-    td_map_cancel_call(map, 0);
-    outcome = next(map);
-    assert_int_equal(outcome->status, TD_OUTCOME_CANCELLED);
-    td_outcome_free(outcome);
     td_map_cancel(map);
     uint64_t index;
     assert_int_equal(td_map_submit(map, (struct td_bytes){"", 0}, &index, NULL), TD_ECANCELLED);
@@ -341,6 +443,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_client_runs_calls_in_order),
         cmocka_unit_test(test_client_tells_how_a_runner_died),
         cmocka_unit_test(test_client_retries_and_stops),
+        cmocka_unit_test(test_client_packs),
+        cmocka_unit_test(test_client_long_call_in_a_batch),
         cmocka_unit_test(test_client_cancels),
         cmocka_unit_test(test_client_kills_what_a_call_left),
         cmocka_unit_test(test_client_hears_output_before_the_outcome),

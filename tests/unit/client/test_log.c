@@ -20,9 +20,9 @@ static void test_log_keeps_calls_and_streams_apart(void **state)
     (void)state;
     struct td_log log;
     td_log_init(&log, 1 << 16);
-    td_log_add(&log, 0, 1, (struct td_bytes){"a\n", 2});
-    td_log_add(&log, 1, 1, (struct td_bytes){"b\n", 2});
-    td_log_add(&log, 0, 2, (struct td_bytes){"c\n", 2});
+    td_log_add(&log, 0, 1, 1, (struct td_bytes){"a\n", 2});
+    td_log_add(&log, 1, 1, 1, (struct td_bytes){"b\n", 2});
+    td_log_add(&log, 0, 1, 2, (struct td_bytes){"c\n", 2});
     assert_read(&log, 0, 0, "a\nc\n");
     assert_read(&log, 0, 1, "a\n");
     assert_read(&log, 0, 2, "c\n");
@@ -37,7 +37,7 @@ static void test_log_drops_the_oldest_and_counts_it(void **state)
     struct td_log log;
     td_log_init(&log, 4096);
     for (uint64_t i = 0; i < 1000; i++)
-        td_log_add(&log, i, 1, (struct td_bytes){"0123456789", 10});
+        td_log_add(&log, i, 1, 1, (struct td_bytes){"0123456789", 10});
     assert_true(log.bytes <= 4096);
     assert_read(&log, 0, 0, "");
     assert_read(&log, 999, 0, "0123456789");

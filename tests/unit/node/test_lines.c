@@ -10,12 +10,14 @@ struct heard {
     char text[1 << 18];
     size_t len;
     unsigned pieces;
+    struct td_writer last;
 };
 
-static void hear(void *context, int stream, struct td_bytes text)
+static void hear(void *context, struct td_writer writer, int stream, struct td_bytes text)
 {
     struct heard *heard = context;
     (void)stream;
+    heard->last = writer;
     memcpy(heard->text + heard->len, text.data, text.len);
     heard->len += text.len;
     heard->pieces++;
@@ -62,9 +64,10 @@ static void test_lines_too_long_come_in_pieces(void **state)
     td_lines_done(&lines);
 }
 
-static void hear_characters(void *context, int stream, struct td_bytes text)
+static void hear_characters(void *context, struct td_writer writer, int stream,
+                            struct td_bytes text)
 {
-    hear(context, stream, text);
+    hear(context, writer, stream, text);
     const unsigned char *bytes = text.data;
     assert_int_equal(bytes[0] & 0xc0, 0xc0);            /* begins with a character */
     assert_int_equal(bytes[text.len - 1] & 0xc0, 0x80); /* ends with its last byte */
@@ -116,9 +119,34 @@ static void test_lines_tail_keeps_streams_apart(void **state)
     td_lines_init(&lines, hear, &heard);
     add(&lines, 2, "error");
     add(&lines, 1, "out\nbeg");
-    struct td_blob *tail = td_lines_tail(&lines);
+    struct td_blob *tail = td_lines_tail(&lines, 0);
     assert_int_equal(td_blob_bytes(tail).len, 13);
     assert_memory_equal(td_blob_bytes(tail).data, "out\nbeg\nerror", 13);
+    td_blob_unref(tail);
+    td_lines_done(&lines);
+}
+
+/* What begins a line for one call is not continued by another; the tail is of one of them. */
+static void test_lines_turn(void **state)
+{
+    (void)state;
+    static struct heard heard;
+    struct td_lines lines;
+    heard = (struct heard){.len = 0};
+    td_lines_init(&lines, hear, &heard);
+    td_lines_turn(&lines, 1, (struct td_writer){7, 1});
+    add(&lines, 1, "of seven\nbeg");
+    td_lines_turn(&lines, 1, (struct td_writer){7, 1});
+    assert_int_equal(heard.len, 9);
+    td_lines_turn(&lines, 1, (struct td_writer){8, 3});
+    assert_int_equal(heard.len, 12);
+    assert_int_equal(heard.last.index, 7);
+    add(&lines, 1, "of one of three\n");
+    assert_int_equal(heard.last.index, 8);
+    assert_int_equal(heard.last.count, 3);
+    assert_null(td_lines_tail(&lines, 7));
+    struct td_blob *tail = td_lines_tail(&lines, 10);
+    assert_int_equal(td_blob_bytes(tail).len, 16);
     td_blob_unref(tail);
     td_lines_done(&lines);
 }
@@ -130,17 +158,17 @@ static void test_lines_tail_keeps_the_last(void **state)
     struct td_lines lines;
     heard = (struct heard){.len = 0};
     td_lines_init(&lines, hear, &heard);
-    assert_null(td_lines_tail(&lines));
+    assert_null(td_lines_tail(&lines, 0));
     for (int i = 0; i < 2000; i++)
         add(&lines, 1 + i % 2, "0123456789\n");
     add(&lines, 1, "the end\n");
-    struct td_blob *tail = td_lines_tail(&lines);
+    struct td_blob *tail = td_lines_tail(&lines, 0);
     struct td_bytes bytes = td_blob_bytes(tail);
     assert_int_equal(bytes.len, TD_TAIL_MAX);
     assert_memory_equal((const char *)bytes.data + bytes.len - 8, "the end\n", 8);
     td_blob_unref(tail);
     td_lines_end(&lines);
-    assert_null(td_lines_tail(&lines));
+    assert_null(td_lines_tail(&lines, 0));
     td_lines_done(&lines);
 }
 
@@ -152,6 +180,7 @@ int main(void)
         cmocka_unit_test(test_lines_too_long_are_cut_between_characters),
         cmocka_unit_test(test_lines_that_are_no_text_are_cut_anywhere),
         cmocka_unit_test(test_lines_tail_keeps_streams_apart),
+        cmocka_unit_test(test_lines_turn),
         cmocka_unit_test(test_lines_tail_keeps_the_last),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -215,11 +215,12 @@ static void test_message_random_bytes(void **state)
 static void test_message_golden(void **state)
 {
     (void)state;
-    static const unsigned char golden[] = {21, 1, 2, 3, 4, 5, 6, 7, 8,   9,
-                                           0,  0, 0, 0, 0, 0, 0, 2, 'h', 'i'};
+    static const unsigned char golden[] = {21, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0,   0,
+                                           0,  0, 0, 0, 0, 1, 0, 0, 0, 2, 'h', 'i'};
     struct td_message message = {
         .type = TD_MSG_OUTPUT,
-        .output = {.map = 0x0807060504030201, .index = 9, .stream = 2, .text = {"hi", 2}}};
+        .output = {
+            .map = 0x0807060504030201, .index = 9, .count = 1, .stream = 2, .text = {"hi", 2}}};
     struct td_buf frame;
     size_t head_len;
     td_buf_init(&frame, 100);
