@@ -380,14 +380,14 @@ static void client_dealloc(PyObject *self)
 
 PyDoc_STRVAR(client_map_doc,
              "map(*, key, body, argv, env, cwd, memory_bytes, cpu_milli, retries, timeout_ns, "
-             "ordered, notify, head, foot, length, ahead_calls, ahead_bytes) -> Map\n--\n\n"
+             "ordered, notify, direct, head, foot, length, ahead_calls, ahead_bytes) -> Map\n--\n\n"
              "Open a map of the function `body`; see src/client/client.h for the rest.");
 static PyObject *client_map(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"key",          "body",      "argv",    "env",        "cwd",
-                            "memory_bytes", "cpu_milli", "retries", "timeout_ns", "ordered",
-                            "notify",       "head",      "foot",    "length",     "ahead_calls",
-                            "ahead_bytes",  NULL};
+    static char *names[] = {"key",          "body",        "argv",    "env",        "cwd",
+                            "memory_bytes", "cpu_milli",   "retries", "timeout_ns", "ordered",
+                            "notify",       "direct",      "head",    "foot",       "length",
+                            "ahead_calls",  "ahead_bytes", NULL};
     struct td_client *client = client_of(self);
     const char *key;
     Py_ssize_t key_len, body_len, argv_len, env_len, cwd_len;
@@ -395,16 +395,16 @@ static PyObject *client_map(PyObject *self, PyObject *args, PyObject *kwargs)
     unsigned long long memory;
     unsigned cpu, retries;
     long long timeout;
-    int ordered, notify;
+    int ordered, notify, direct = 0;
     const char *head = "", *foot = "";
     Py_ssize_t head_len = 0, foot_len = 0;
     long long length = -1;
     unsigned long long ahead_calls = 0, ahead_bytes = 0;
     if (!client || !PyArg_ParseTupleAndKeywords(
-                       args, kwargs, "|$y#y#y#y#y#KIILppy#y#LKK", names, &key, &key_len, &body,
+                       args, kwargs, "|$y#y#y#y#y#KIILpppy#y#LKK", names, &key, &key_len, &body,
                        &body_len, &argv, &argv_len, &env, &env_len, &cwd, &cwd_len, &memory, &cpu,
-                       &retries, &timeout, &ordered, &notify, &head, &head_len, &foot, &foot_len,
-                       &length, &ahead_calls, &ahead_bytes))
+                       &retries, &timeout, &ordered, &notify, &direct, &head, &head_len, &foot,
+                       &foot_len, &length, &ahead_calls, &ahead_bytes))
         return NULL;
     struct td_spec wanted = {.retries = retries,
                              .timeout_ns = timeout,
@@ -432,6 +432,7 @@ static PyObject *client_map(PyObject *self, PyObject *args, PyObject *kwargs)
         r = td_map_new(client, spec,
                        (struct td_map_options){.ordered = ordered != 0,
                                                .notify = notify != 0,
+                                               .direct = direct != 0,
                                                .relay = true,
                                                .head = {head, (size_t)head_len},
                                                .foot = {foot, (size_t)foot_len},

@@ -80,6 +80,11 @@ def _folder() -> bytes:
         return b""
 
 
+def moment() -> tuple[Any, ...]:
+    """What capture() depends on, apart from the function, as it is now."""
+    return _tendril.environ(), _folder(), tuple(sys.path), len(sys.modules), sys.executable
+
+
 def capture(fn: Any, environ: Mapping[str, str] | None, cpu: float | None) -> Surroundings:
     """What the runners of this function need.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import hashlib
+import operator
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -49,6 +50,7 @@ class Function:
         self._memory = _units.size(options.get("memory"), "memory")
         self._retries = _units.count(options.get("retries") or 0, "retries")
         self._timeout = _units.seconds(options.get("timeout"), "timeout")
+        self._prepared: Any = None
         for name in ("keepalive", "idle_timeout"):
             _units.seconds(options.get(name), name)
         if options.get("max_cost") is not None:
@@ -75,7 +77,7 @@ class Function:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run one call and wait for its result."""
         payload = _pickling.dumps_arguments(args, kwargs)
-        session, core = self._open(notify=False)
+        session, core = self._open(direct=True)
         try:
             core.submit(payload)
             outcome = session.next_outcome(core)
@@ -131,7 +133,6 @@ class Function:
         inputs = zip(*iterables, strict=False) if spread else iter(iterables[0])
         head = _pickling.RUN_OF_SPREAD_INPUTS if spread else _pickling.RUN_OF_INPUTS
         session, core = self._open(
-            notify=False,
             ordered=ordered,
             pack={
                 "head": head,
@@ -148,21 +149,20 @@ class Function:
     def _open(
         self,
         *,
-        notify: bool,
+        notify: bool = False,
+        direct: bool = False,
         ordered: bool = True,
         retries: int | None = None,
         timeout: float | None = None,
         pack: dict[str, Any] | None = None,
     ) -> tuple[Session, _tendril.Map]:
         """Open a map of this function at its place."""
-        _place.resolve(self._options)
-        body = _pickling.dumps_function(self._fn)
-        around = _environment.capture(self._fn, self._options.get("environ"), self._cpu)
+        body, key, around = self._prepare()
         timeout = self._timeout if timeout is None else timeout
         session = get_session()
         try:
             core = session.client.map(
-                key=hashlib.sha256(body).digest(),
+                key=key,
                 body=body,
                 argv=around.argv,
                 env=around.env,
@@ -173,11 +173,30 @@ class Function:
                 timeout_ns=round((timeout or 0) * 1e9),
                 ordered=ordered,
                 notify=notify,
+                direct=direct,
                 **(pack or {}),
             )
         except _tendril.Error as error:
             raise core_error(error, self.name) from None
         return session, core
+
+    def _prepare(self) -> tuple[bytes, bytes, _environment.Surroundings]:
+        """The pickled function, its key, and what its runners need, after a look at where it is to
+        run; kept as long as nothing that they depend on has changed."""
+        now, parts = _environment.moment(), _pickling.parts(self._fn)
+        if self._prepared is not None and parts is not None:
+            then, then_parts, (path, changed), prepared = self._prepared
+            same = then == now and len(parts) == len(then_parts)
+            same = same and all(map(operator.is_, parts, then_parts))
+            if same and _place.changed_ns(path) == changed:
+                return prepared
+        config = _place.config_state()
+        _place.resolve(self._options)
+        body = _pickling.dumps_function(self._fn)
+        around = _environment.capture(self._fn, self._options.get("environ"), self._cpu)
+        prepared = body, hashlib.sha256(body).digest(), around
+        self._prepared = None if parts is None else (now, parts, config, prepared)
+        return prepared
 
     def __get__(self, instance: Any, owner: type | None = None) -> Function:
         """As a method: bound to its instance, which travels with the call."""

@@ -7,6 +7,7 @@ installed goes by reference.
 
 from __future__ import annotations
 
+import builtins
 import functools
 import io
 import os
@@ -14,7 +15,7 @@ import pickle
 import sys
 from collections import ChainMap
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle
@@ -67,7 +68,10 @@ class _LocalModules:
 
     def mentioned_in(self, data: bytes) -> bool:
         """Whether a plain pickle refers (or may refer) to one of them by name."""
-        return any(mark in data for mark in self._marks)
+        for mark in self._marks:  # noqa: SIM110 (a generator would cost more than the search)
+            if mark in data:
+                return True
+        return False
 
 
 _local = _LocalModules()
@@ -112,6 +116,8 @@ def dumps(value: Any) -> bytes:
     The C pickler names classes and functions; where such a name belongs to ``__main__`` or to a
     local module, cloudpickle does it again and sends them whole. Raises what pickling raised.
     """
+    if type(value) in _STEADY:
+        return pickle.dumps(value, protocol=PROTOCOL)
     _local.refresh()
     try:
         data = pickle.dumps(value, protocol=PROTOCOL)
@@ -191,6 +197,56 @@ def is_run(data: bytes) -> bool:
 def loads_run(data: bytes) -> list[Any]:
     """The values of a run."""
     return pickle.loads(memoryview(data)[1:])
+
+
+_STEADY = frozenset({int, float, complex, str, bytes, bool, type(None), type(...), range})
+
+
+def parts(fn: Any) -> list[Any] | None:
+    """All that the pickle of a function depends on, to be compared by identity; None when it
+    depends on something that can change in place, as a list or an object."""
+    found: list[Any] = []
+    return found if _collect(fn, found, depth=0) else None
+
+
+def _collect(value: Any, found: list[Any], depth: int) -> bool:
+    found.append(value)
+    kind = type(value)
+    if kind in _STEADY:
+        return True
+    if kind is ModuleType:
+        return is_installed(value)
+    if kind is tuple:
+        return depth < 8 and all(_collect(item, found, depth + 1) for item in value)
+    if isinstance(value, (type, BuiltinFunctionType, FunctionType)) and _goes_by_name(value):
+        return True
+    if kind is BuiltinFunctionType and value.__self__ is builtins:
+        return True
+    if kind is not FunctionType or depth >= 8 or value.__dict__ or value.__kwdefaults__:
+        return False
+    code = value.__code__
+    found.append(code)
+    try:
+        inner = [cell.cell_contents for cell in value.__closure__ or ()]
+    except ValueError:  # not bound yet
+        return False
+    names = _names_of(code)
+    inner += [value.__globals__[name] for name in names if name in value.__globals__]
+    found.append(len(inner))
+    inner += value.__defaults__ or ()
+    seen = {id(one) for one in found}
+    return all(id(one) in seen or _collect(one, found, depth + 1) for one in inner)
+
+
+def _goes_by_name(value: Any) -> bool:
+    name = getattr(value, "__module__", None)
+    module = None if name in ("__main__", "__mp_main__") else sys.modules.get(name or "")
+    return module is not None and is_installed(module)
+
+
+@functools.lru_cache(maxsize=1024)
+def _names_of(code: CodeType) -> tuple[str, ...]:
+    return tuple(sorted(_global_names(code)))
 
 
 def dumps_function(fn: Callable[..., Any]) -> bytes:

@@ -13,18 +13,32 @@ from tendril.errors import ConfigurationError, NotAvailable
 MACHINE_OPTIONS = ("region", "vm_type", "gpu", "arm", "disk_size", "spot_policy")
 
 
-def config_path() -> Path:
+def config_path() -> str:
     """The configuration file; it need not exist."""
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
-    return Path(base) / "tendril" / "config.toml"
+    return os.path.join(base, "tendril", "config.toml")
+
+
+def config_state() -> tuple[str, int | None]:
+    """The configuration file and when it was changed (None: it is not there), to be compared."""
+    path = config_path()
+    return path, changed_ns(path)
+
+
+def changed_ns(path: str) -> int | None:
+    """When a file was changed, ns; None for one that is not there."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return None
 
 
 def _configured() -> str | None:
     path = config_path()
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not os.path.exists(path):
         return None
+    try:
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
     import tomllib

@@ -15,7 +15,6 @@ import inspect
 import io
 import os
 import pickle
-import resource
 import select
 import signal
 import socket
@@ -23,6 +22,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from tendril import _pickling, _tendril
@@ -163,21 +163,13 @@ def _serve_and_exit(channel: int) -> None:
         os._exit(code)
 
 
-def _output() -> list[tuple[int, int]]:
-    """Which files the descriptors 1 and 2 are; a call may have closed them, or put others there."""
-    found = []
-    for fd in (1, 2):
-        with contextlib.suppress(OSError):
-            state = os.fstat(fd)
-            found.append((state.st_dev, state.st_ino))
-    return found
-
-
 def _flush() -> None:
     """Write out what Python's and C's streams hold, as far as the call has left them in order."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
+        try:
             stream.flush()
+        except Exception:
+            continue
     _tendril.flush_stdout()
 
 
@@ -214,7 +206,7 @@ def _serve(channel: int) -> None:
     """Take calls until the connection closes; then the supervisor ends this process."""
     global seat
     own = os.getpid()
-    output = _output()
+    output = _tendril.output_files()
     limited: bool | None = None  # memory, by control group
     seat = connection = _tendril.Seat(channel)
     _tendril.adopt_orphans()
@@ -251,8 +243,8 @@ def _serve(channel: int) -> None:
             _flush()
             if limited and _tendril.oom_kills() > 0:
                 os.kill(own, signal.SIGKILL)  # as the kernel would have done, had it taken us
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            retire = _tendril.children_left() or _output() != output
+            peak = _tendril.peak_bytes()
+            retire = _tendril.children_left() or _tendril.output_files() != output
             try:
                 if outcome is None:
                     connection.idle(retire, duration, peak)
@@ -360,8 +352,13 @@ def _failure(error: BaseException) -> bytes:
     return pack_exception(_without_our_frames(error))
 
 
+_LAZY = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
+
+
 def _settle(result: Any) -> Any:
     """Coroutines are run, generators collected: what a caller elsewhere can use."""
+    if type(result) not in _LAZY:
+        return result
     if inspect.iscoroutine(result):
         import asyncio
 

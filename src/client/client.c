@@ -66,7 +66,7 @@ static void wake_all(struct td_client *client)
 
 /* -- operations: any thread to loop thread ---------------------------------------------------- */
 
-int td_client_push(struct td_client *client, struct op op)
+int td_client_push_lazy(struct td_client *client, struct op op)
 {
     struct op *queued = td_alloc(sizeof *queued);
     if (!queued)
@@ -76,8 +76,14 @@ int td_client_push(struct td_client *client, struct op op)
     if (op.spec)
         td_spec_ref(op.spec);
     td_list_append(&client->ops, &queued->link);
-    if (td_loop_post(client->loop, &client->post))
-        return 0;
+    return 0;
+}
+
+int td_client_push(struct td_client *client, struct op op)
+{
+    int r = td_client_push_lazy(client, op);
+    if (r < 0 || td_loop_post(client->loop, &client->post))
+        return r;
     client->lost = true; /* nobody will ever do it; it goes with the client */
     wake_all(client);
     return 0;
@@ -168,7 +174,7 @@ static void on_started(void *context, uint64_t id, uint64_t index, uint32_t coun
     lock(client);
     struct td_map *map = td_idmap_get(&client->maps, id);
     if (map) {
-        bool first = map->packing.began_ns == 0;
+        bool first = map->packing.began_ns == 0 && map->options.ahead_calls > 0;
         td_packing_started(&map->packing, td_clock_now());
         td_window_started(map->window, index, count);
         if (first)

@@ -84,6 +84,7 @@ struct td_map_options {
     size_t ahead_bytes;   /* with arguments of about so many bytes, or a few calls */
     bool ordered;         /* deliver in the order of submission, else as calls finish */
     bool notify;          /* td_client_take_notice gives it when its first outcome is there */
+    bool direct;          /* who submits reads at once: nobody else is woken for it */
     bool relay; /* who reads it writes output too: td_map_next says TD_EAGAIN when some waits */
 };
 

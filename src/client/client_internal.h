@@ -85,8 +85,9 @@ struct td_client {
 };
 
 /* Queues an operation and wakes the loop; the lock is held. Takes a reference to spec and args.
- * TD_ENOMEM. */
+ * TD_ENOMEM. td_client_push_lazy does not wake it: the next operation does, or whatever else. */
 int td_client_push(struct td_client *client, struct op op);
+int td_client_push_lazy(struct td_client *client, struct op op);
 
 /* Submits the batch that is being filled, as far as it is; the lock is held. The statuses of
  * td_map_submit; on failure it stays as it is. */

@@ -9,6 +9,9 @@
 #include "task/outcome.h"
 #include "wire/message.h"
 
+/* How often a reader that turns the loop looks up for signals. */
+#define LOOK_NS ((int64_t)300000000)
+
 enum {
     LOG_MAX = 16 << 20, /* bytes of output that a map keeps */
     PACK_MAX = 1 << 20, /* bytes of arguments in a batch of several calls */
@@ -57,7 +60,8 @@ static int open_map(struct td_map *map, struct td_spec *spec)
         r = td_idmap_put(&client->maps, map->id, map);
     if (r < 0)
         return r;
-    r = td_client_push(client, (struct op){.kind = OP_OPEN, .map = map->id, .spec = spec});
+    struct op op = {.kind = OP_OPEN, .map = map->id, .spec = spec};
+    r = map->options.direct ? td_client_push_lazy(client, op) : td_client_push(client, op);
     if (r < 0)
         td_idmap_remove(&client->maps, map->id);
     return r;
@@ -122,9 +126,13 @@ struct td_map *td_map_unref(struct td_map *map)
     if (last) {
         td_list_remove(&map->opened);
         td_idmap_remove(&map->client->maps, map->id);
-        if (!map->client->closed)
-            /* Without memory to say so, the bus keeps the map until the client closes. */
-            (void)td_client_push(map->client, (struct op){.kind = OP_FORGET, .map = map->id});
+        struct td_window_counts counts = td_window_counts(map->window);
+        struct op op = {.kind = OP_FORGET, .map = map->id};
+        /* Without memory to say so, the bus keeps the map until the client closes. */
+        if (!map->client->closed && counts.finished == counts.submitted)
+            (void)td_client_push_lazy(map->client, op);
+        else if (!map->client->closed)
+            (void)td_client_push(map->client, op);
     }
     unlock(map);
     if (last)
@@ -155,7 +163,8 @@ static int submit(struct td_map *map, struct td_blob *args, uint32_t count, uint
         return r;
     struct op op = {
         .kind = OP_SUBMIT, .map = map->id, .index = *ret_index, .count = count, .args = args};
-    r = td_client_push(map->client, op);
+    r = map->options.direct ? td_client_push_lazy(map->client, op)
+                            : td_client_push(map->client, op);
     if (r < 0) {
         td_window_unsubmit(map->window, count);
         return r;
@@ -359,9 +368,56 @@ static int look(struct td_map *map, struct td_outcome **ret_outcome)
     return r;
 }
 
+/* A reader that turns the loop while it waits. */
+struct reader {
+    struct td_map *map;
+    bool began;
+};
+
+static bool has_news(void *context)
+{
+    struct reader *reader = context;
+    struct td_map *map = reader->map;
+    lock(map);
+    if (!reader->began) /* it is us who will do what we have queued: nobody is woken */
+        (void)td_loop_post(map->client->loop, &map->client->post);
+    reader->began = true;
+    bool news = td_window_ready(map->window) || usable(map) < 0 ||
+                (map->options.relay && !td_list_empty(&map->client->outputs));
+    unlock(map);
+    return news;
+}
+
+/* Turns the loop until there is news of the map. 0 also when that was not possible: wait. From time
+ * to time TD_EINTR: a signal may have come a moment before we slept. */
+static int help(struct td_map *map, int64_t deadline_ns)
+{
+    struct td_client *client = map->client;
+    struct reader reader = {.map = map};
+    int64_t pause = td_clock_now() + LOOK_NS;
+    lock(map);
+    bool linger = client->maps.len == 1; /* others may not be kept waiting when we leave the loop */
+    bool open = !client->closed;
+    unlock(map);
+    if (!open)
+        return 0;
+    int r = td_loop_help(client->loop, has_news, &reader, linger,
+                         pause < deadline_ns ? pause : deadline_ns);
+    if (r == TD_ETIMEOUT && pause < deadline_ns)
+        return TD_EINTR;
+    if (r != TD_EAGAIN && r != TD_ECLOSED && r != TD_ESYS)
+        return r;
+    lock(map);
+    bool posted = td_loop_post(client->loop, &client->post);
+    unlock(map);
+    return posted ? 0 : TD_ECLOSED;
+}
+
 int td_map_next(struct td_map *map, int64_t deadline_ns, struct td_outcome **ret_outcome)
 {
     int r = 0;
+    if (map->options.direct && !td_client_forked(map->client))
+        r = help(map, deadline_ns);
     while (r == 0) {
         if (td_client_forked(map->client))
             return TD_EFORKED;

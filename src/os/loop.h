@@ -1,10 +1,14 @@
 /* loop.h: one thread's event loop: descriptors (epoll), timers, and work posted by other threads.
  *
- * Invariants: callbacks run on the thread that called td_loop_run, one at a time; a watch that
- * was removed is not called any more, also when its event was already fetched.
- * Threads: everything belongs to the loop thread except functions marked "any thread".
- * Lifetime: watches, timers and posts are embedded in their owners, which remove them before
- * they die; td_loop_free comes after the last of them. */
+ * A thread that has to wait for what the loop brings can turn the loop itself meanwhile: then news
+ * reach it without another thread that must be woken up first, which is most of what a short wait
+ * costs (leader and followers; Schmidt et al., Pattern Languages of Program Design 4).
+ *
+ * Invariants: callbacks run one at a time, on the thread that turns the loop, "the loop thread":
+ * the one that called td_loop_run, or one in td_loop_help; a watch that was removed is not called
+ * any more, also when its event was already fetched. Threads: everything belongs to the loop thread
+ * except functions marked "any thread". Lifetime: watches, timers and posts are embedded in their
+ * owners, which remove them before they die; td_loop_free comes after the last of them. */
 #ifndef TD_OS_LOOP_H
 #define TD_OS_LOOP_H
 
@@ -48,6 +52,13 @@ struct td_loop *td_loop_free(struct td_loop *loop); /* accepts NULL, returns NUL
 /* Runs until td_loop_stop. TD_ESYS when epoll itself fails. */
 int td_loop_run(struct td_loop *loop);
 void td_loop_stop(struct td_loop *loop);
+
+/* Any thread: turns the loop in place of its thread until done(context) or the deadline. With
+ * linger the loop then stands still for a moment, in the hope that this is called again soon. 0,
+ * TD_ETIMEOUT, TD_EINTR; TD_EAGAIN: another thread helps already; TD_ECLOSED: the loop was stopped;
+ * TD_ESYS. done is called between callbacks. */
+int td_loop_help(struct td_loop *loop, bool (*done)(void *context), void *context, bool linger,
+                 int64_t deadline_ns);
 
 /* Starts to watch *watch (filled in by the caller). TD_ENOMEM, TD_ELIMIT, TD_ESYS. */
 int td_loop_watch(struct td_loop *loop, struct td_watch *watch, struct td_error *err);

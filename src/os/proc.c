@@ -455,3 +455,10 @@ int td_proc_threads(pid_t pid)
     (void)closedir(dir);
     return n;
 }
+
+int td_proc_cpus(void)
+{
+    cpu_set_t ours;
+    int n = sched_getaffinity(0, sizeof ours, &ours) < 0 ? 1 : CPU_COUNT(&ours);
+    return n > 0 ? n : 1;
+}

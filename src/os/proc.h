@@ -57,4 +57,7 @@ uint64_t td_proc_tree_pss(pid_t pid);
 
 int td_proc_threads(pid_t pid); /* number of threads, or 0 */
 
+/* Processors that this thread may run on; at least 1. */
+int td_proc_cpus(void);
+
 #endif

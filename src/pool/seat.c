@@ -11,8 +11,12 @@
 
 #include "base/attr.h"
 #include "base/err.h"
+#include "os/clock.h"
 #include "os/fd.h"
+#include "os/proc.h"
 #include "pool/desk.h"
+
+#define SPIN_NS ((int64_t)150000)
 
 enum { HEADER_SIZE = 4, READ_CHUNK = 64 << 10, HEAD_MAX = 8 << 20 };
 
@@ -82,6 +86,19 @@ static int read_some(struct td_seat *seat, struct td_error *err)
     return 0;
 }
 
+/* The next call often follows at once: looks again and again for a moment before it sleeps, where
+ * others run beside it meanwhile: to be woken up would cost as much. */
+static void spin(const struct td_seat *seat)
+{
+    char byte;
+    int saved = errno;
+    int64_t until = td_proc_cpus() > 1 ? td_clock_now() + SPIN_NS : 0;
+    while (recv(seat->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN &&
+           td_clock_now() < until)
+        continue;
+    errno = saved;
+}
+
 static int receive(struct td_seat *seat, struct td_message *ret_message, struct td_error *err)
 {
     td_buf_drop(&seat->in, seat->consumed);
@@ -97,6 +114,8 @@ static int receive(struct td_seat *seat, struct td_message *ret_message, struct 
             if (seat->in.len - HEADER_SIZE >= length)
                 break;
         }
+        if (seat->desk && seat->in.len == 0)
+            spin(seat);
         int r = read_some(seat, err);
         if (r < 0)
             return r;

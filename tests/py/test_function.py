@@ -231,6 +231,57 @@ def factorial(n: int) -> int:
     return 1 if n == 0 else n * factorial.local(n - 1)
 
 
+def test_whatever_a_function_refers_to_is_that_of_the_call() -> None:
+    """It is pickled again when something in it has changed, wherever that is."""
+    space: dict[str, Any] = {"number": 1, "items": [1], "deep": (1, (2,))}
+    source = """
+def helper():
+    return number, default()
+
+def default(by=10):
+    return by
+
+def work(flag):
+    return helper(), list(items), deep, (lambda: number)()
+"""
+    exec(compile(source, "<test>", "exec"), space)
+    work = tendril.function(space["work"])
+    assert work(0) == ((1, 10), [1], (1, (2,)), 1)
+    space["number"] = 2
+    assert work(0) == ((2, 10), [1], (1, (2,)), 2)
+    space["items"].append(2)
+    assert work(0) == ((2, 10), [1, 2], (1, (2,)), 2)
+    space["default"].__defaults__ = (20,)
+    assert work(0) == ((2, 20), [1, 2], (1, (2,)), 2)
+    space["deep"] = (1, (3,))
+    assert work(0) == ((2, 20), [1, 2], (1, (3,)), 2)
+    exec("def default(): return 'new'", space)
+    assert work(0) == ((2, "new"), [1, 2], (1, (3,)), 2)
+
+
+def test_unchanged_function_is_not_pickled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tendril import _pickling
+
+    pickled = []
+    dumps = _pickling.dumps_function
+    monkeypatch.setattr(_pickling, "dumps_function", lambda fn: pickled.append(fn) or dumps(fn))
+    count = 0
+
+    def steady(x: int) -> tuple[int, int]:
+        return x, count
+
+    work = tendril.function(steady)
+    for i in range(3):
+        assert work(i) == (i, 0)
+    assert len(pickled) == 1
+    count = 1
+    assert work(3) == (3, 1)
+    assert len(pickled) == 2
+    monkeypatch.setenv("TENDRIL_TEST_NEW", "1")  # its runners need another environment
+    assert work(4) == (4, 1)
+    assert len(pickled) == 3
+
+
 def test_function_that_names_itself() -> None:
     assert factorial(10) == 3628800
 

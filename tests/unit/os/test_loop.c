@@ -350,6 +350,103 @@ static void test_loop_timer_no_memory(void **state)
     assert_int_equal(td_loop_timer(bench->loop, &bench->timers[0], 1), TD_ENOMEM);
 }
 
+/* -- helping ---------------------------------------------------------------------------------- */
+
+static void *run_thread(void *context)
+{
+    struct bench *bench = context;
+    assert_int_equal(td_loop_run(bench->loop), 0);
+    return NULL;
+}
+
+/* Calls of a post, and the thread that made the last one. */
+struct visit {
+    struct td_post post;
+    _Atomic int visits;
+    pthread_t by;
+};
+
+static void on_visit(void *context)
+{
+    struct visit *visit = context;
+    visit->by = pthread_self();
+    visit->visits++;
+}
+
+static bool visited(void *context)
+{
+    return ((struct visit *)context)->visits > 0;
+}
+
+static bool visited_twice(void *context)
+{
+    return ((struct visit *)context)->visits > 1;
+}
+
+/* Who helps runs what comes, whether the loop slept or rests; afterwards its own thread does. */
+static void test_loop_help(void **state)
+{
+    struct bench *bench = *state;
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, run_thread, bench), 0);
+    for (int round = 0; round < 200; round++) {
+        struct visit visit = {.post = {.fn = on_visit, .context = &visit}};
+        struct visit later = {.post = {.fn = on_visit, .context = &later}};
+        bool linger = round % 2;
+        assert_int_equal(td_loop_help(bench->loop, visited, &visit, linger, 1), TD_ETIMEOUT);
+        assert_true(td_loop_post(bench->loop, &visit.post));
+        assert_int_equal(td_loop_help(bench->loop, visited, &visit, linger, TD_NO_DEADLINE), 0);
+        assert_true(td_loop_post(bench->loop, &later.post));
+        while (!visited(&later)) /* nobody helps */
+            continue;
+        assert_true(pthread_equal(later.by, thread));
+    }
+    struct td_post stop = {.fn = on_stop, .context = bench};
+    assert_true(td_loop_post(bench->loop, &stop));
+    assert_int_equal(pthread_join(thread, NULL), 0);
+}
+
+struct helper {
+    struct bench *bench;
+    struct visit visit;
+    int result;
+};
+
+static void *help_thread(void *context)
+{
+    struct helper *helper = context;
+    do /* the other one may have been quicker */
+        helper->result = td_loop_help(helper->bench->loop, visited_twice, &helper->visit, false,
+                                      TD_NO_DEADLINE);
+    while (helper->result == TD_EAGAIN);
+    return NULL;
+}
+
+/* One helps at a time, posts reach it, and a stopped loop sends it away. */
+static void test_loop_help_one_at_a_time(void **state)
+{
+    struct bench *bench = *state;
+    pthread_t thread, second;
+    struct helper helper = {.bench = bench};
+    helper.visit.post = (struct td_post){.fn = on_visit, .context = &helper.visit};
+    assert_int_equal(pthread_create(&thread, NULL, run_thread, bench), 0);
+    assert_int_equal(pthread_create(&second, NULL, help_thread, &helper), 0);
+    struct visit other = {.visits = 0};
+    int r;
+    while ((r = td_loop_help(bench->loop, visited, &other, false, 1)) == TD_ETIMEOUT)
+        continue; /* until the other one has come */
+    assert_int_equal(r, TD_EAGAIN);
+    assert_true(td_loop_post(bench->loop, &helper.visit.post));
+    while (!visited(&helper.visit))
+        continue;
+    struct td_post stop = {.fn = on_stop, .context = bench};
+    assert_true(td_loop_post(bench->loop, &stop));
+    assert_int_equal(pthread_join(second, NULL), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(helper.result, TD_ECLOSED);
+    assert_int_equal(td_loop_help(bench->loop, visited, &other, true, TD_NO_DEADLINE), TD_ECLOSED);
+}
+
 #define LOOP_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -366,6 +463,8 @@ int main(void)
         LOOP_TEST(test_loop_post_again),
         LOOP_TEST(test_loop_post_once),
         LOOP_TEST(test_loop_post_threads),
+        LOOP_TEST(test_loop_help),
+        LOOP_TEST(test_loop_help_one_at_a_time),
         LOOP_TEST(test_loop_timer_no_memory),
         cmocka_unit_test(test_loop_new_fails),
     };
