@@ -13,6 +13,9 @@
 #include "task/outcome.h"
 #include "task/spec.h"
 
+/* How often a reader looks whether a signal came, in case it came a moment before it slept. */
+#define LOOK_NS ((int64_t)300000000)
+
 struct client_object {
     PyObject_HEAD
     struct td_client *client; /* NULL before __init__ */
@@ -92,13 +95,16 @@ static PyObject *map_next(PyObject *self, PyObject *arg)
     int done;
     do {
         int r;
+        int64_t look = td_clock_now() + LOOK_NS;
         Py_BEGIN_ALLOW_THREADS
-        r = td_map_next(map_of(self), deadline, &outcome);
+        r = td_map_next(map_of(self), look < deadline ? look : deadline, &outcome);
         Py_END_ALLOW_THREADS
         if (r == TD_ENOTFOUND) {
             PyErr_SetNone(PyExc_StopIteration);
             return NULL;
         }
+        if (r == TD_ETIMEOUT && look < deadline)
+            r = TD_EINTR;
         done = waited(self, r, &again);
     } while (again);
     if (done < 0)

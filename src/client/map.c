@@ -9,9 +9,6 @@
 #include "task/outcome.h"
 #include "wire/message.h"
 
-/* How often a reader that turns the loop looks up for signals. */
-#define LOOK_NS ((int64_t)300000000)
-
 enum {
     LOG_MAX = 16 << 20, /* bytes of output that a map keeps */
     PACK_MAX = 1 << 20, /* bytes of arguments in a batch of several calls */
@@ -388,23 +385,18 @@ static bool has_news(void *context)
     return news;
 }
 
-/* Turns the loop until there is news of the map. 0 also when that was not possible: wait. From time
- * to time TD_EINTR: a signal may have come a moment before we slept. */
+/* Turns the loop until there is news of the map. 0 also when that was not possible: wait. */
 static int help(struct td_map *map, int64_t deadline_ns)
 {
     struct td_client *client = map->client;
     struct reader reader = {.map = map};
-    int64_t pause = td_clock_now() + LOOK_NS;
     lock(map);
     bool linger = client->maps.len == 1; /* others may not be kept waiting when we leave the loop */
     bool open = !client->closed;
     unlock(map);
     if (!open)
         return 0;
-    int r = td_loop_help(client->loop, has_news, &reader, linger,
-                         pause < deadline_ns ? pause : deadline_ns);
-    if (r == TD_ETIMEOUT && pause < deadline_ns)
-        return TD_EINTR;
+    int r = td_loop_help(client->loop, has_news, &reader, linger, deadline_ns);
     if (r != TD_EAGAIN && r != TD_ECLOSED && r != TD_ESYS)
         return r;
     lock(map);
