@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV   := $(CURDIR)/.venv
 PY     := $(VENV)/bin/python
+PEERS  := $(CURDIR)/.venv-bench
 BUILD  := build
 , := ,
 
@@ -15,15 +16,12 @@ PYTHON_FILES = $(wildcard python/tendril tests tools/check-* tools/count-tests s
 
 .DEFAULT_GOAL := all
 .PHONY: all demo test test-c test-fuzz test-python sanitize lint lint-format lint-python \
-	lint-docs lint-names lint-tidy format bench fuzz clean distclean help
+	lint-docs lint-names lint-tidy format bench peers fuzz clean distclean help
 .NOTPARALLEL: # ninja and the tests use all cores by themselves
 
 all: ## build, and install package and command into .venv (the default)
 all: apt-build pip-run pip-build $(BUILD)/dev/build.ninja
-	@ninja -C $(BUILD)/dev --quiet
-	@meson install -C $(BUILD)/dev --no-rebuild --quiet
-	@cd $(VENV)/lib/python3*/site-packages/tendril && for module in *.py; do \
-	    test -e $(CURDIR)/python/tendril/$$module || rm $$module; done # renamed or deleted ones
+	$(call INSTALL,dev,$(VENV))
 
 demo: ## the job of the README on this machine, with a local S3 server
 demo: all pip-demo
@@ -75,16 +73,16 @@ format: apt-lint pip-lint
 	ruff check --quiet --fix $(PYTHON_FILES) || true
 	ruff format --quiet $(PYTHON_FILES)
 
-bench: ## measure; results go to bench/out
-bench: all pip-demo
-	$(PY) -m bench.run
+bench: ## measure beside every peer; ONLY=name measures one case and writes nothing
+bench: peers
+	$(PEERS)/bin/python -m bench.run
 
 clean: ## remove what was built
-	rm -rf $(BUILD) dist bench/out .pytest_cache .ruff_cache
+	rm -rf $(BUILD) dist .pytest_cache .ruff_cache
 
-distclean: ## remove .venv too
+distclean: ## remove .venv and .venv-bench too
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(PEERS)
 
 help: ## this text
 	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -94,16 +92,33 @@ help: ## this text
 apt-%:
 	@scripts/install-apt $*
 
-# The note inside .venv tells whether it was made whole.
-$(VENV)/.tendril/venv: | apt-build
+# The note inside a virtual environment tells whether it was made whole.
+$(VENV)/.tendril/venv $(PEERS)/.tendril/venv: | apt-build
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo "Tendril needs Python >= 3.11; $(PYTHON) is $$($(PYTHON) -V 2>&1)." \
 	        "Name another one: make PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@D:/.tendril=)
 	@mkdir -p $(@D) && touch $@
 
 pip-%: $(VENV)/.tendril/venv
 	@$(PY) scripts/install-pip $*
+
+# What `make bench` compares with has an environment of its own, with a release build of Tendril.
+peers bench $(BUILD)/bench/build.ninja: export PATH := $(PEERS)/bin:$(PATH)
+peers: apt-build $(PEERS)/.tendril/venv
+	@$(PEERS)/bin/python scripts/install-pip run build bench
+	@$(PEERS)/bin/python scripts/install-pip bench-ray || \
+	    echo "Ray cannot be installed here; the others are measured without it" >&2
+	@$(MAKE) --no-print-directory $(BUILD)/bench/build.ninja
+	$(call INSTALL,bench,$(PEERS))
+
+# Modules that were renamed or deleted are removed.
+define INSTALL
+@ninja -C $(BUILD)/$(1) --quiet
+@meson install -C $(BUILD)/$(1) --no-rebuild --quiet
+@cd $(2)/lib/python3*/site-packages/tendril && for module in *.py; do \
+    test -e $(CURDIR)/python/tendril/$$module || rm $$module; done
+endef
 
 # Each use of the C sources has a build folder of its own; ninja keeps it up to date.
 SETUP = @log=$$($(2) meson setup $(if $(wildcard $(@D)/build.ninja),--wipe) $(@D) $(1) 2>&1) || \
@@ -111,6 +126,9 @@ SETUP = @log=$$($(2) meson setup $(if $(wildcard $(@D)/build.ninja),--wipe) $(@D
 
 $(BUILD)/dev/build.ninja: $(VENV)/.tendril/venv | pip-build
 	$(call SETUP,--prefix=$(VENV) -Dpython.install_env=venv -Dpython=enabled -Dtests=disabled)
+$(BUILD)/bench/build.ninja: $(PEERS)/.tendril/venv
+	$(call SETUP,--prefix=$(PEERS) -Dbuildtype=release -Dpython.install_env=venv -Dpython=enabled \
+	    -Dtests=disabled)
 $(BUILD)/unit/build.ninja: $(VENV)/.tendril/venv | pip-build
 	$(call SETUP,--werror -Dpython=disabled -Dtests=enabled)
 $(BUILD)/lint/build.ninja: $(VENV)/.tendril/venv | pip-build

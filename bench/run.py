@@ -1,7 +1,9 @@
-"""make bench [ONLY=name]: measure all cases, write bench/RESULTS.md and bench/results.json.
+"""make bench [ONLY=name] [ROUNDS=n]: measure all cases, write bench/RESULTS.md and
+bench/results.json.
 
 Rows of results.json: name, unit, ours, peer, theirs, ratio (ours/theirs); medians of the rounds.
-With ONLY nothing is written but the rows on the terminal.
+With ONLY nothing is written but the tables on the terminal. What is written by hand in NOTES.md is
+put below the tables.
 """
 
 from __future__ import annotations
@@ -10,42 +12,27 @@ import datetime
 import json
 import os
 import platform
-import statistics
+import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
-from typing import Any
 
 from bench.cases import CASES, Case
+from bench.peers import missing, versions
+from bench.table import Row, peers_table, rows_of, targets_table
 
 HERE = Path(__file__).parent
-ROUNDS = int(os.environ.get("ROUNDS", "5"))
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
+CASE_AT_MOST_S = 600
 
 
 def measure(case: Case) -> dict[str, float]:
-    """The median of each contender, rounds interleaved, after one round that does not count."""
-    with case.contenders() as contenders:
-        results: dict[str, list[float]] = {name: [] for name in contenders}
-        for number in range(ROUNDS + 1):
-            for name, once in contenders.items():
-                value = once()
-                if number:
-                    results[name].append(value)
-    return {name: statistics.median(values) for name, values in results.items()}
-
-
-def rows_of(case: Case, medians: dict[str, float]) -> list[dict[str, Any]]:
-    ours = medians.pop("ours")
-    return [
-        {
-            "name": case.name,
-            "unit": case.unit,
-            "ours": round(ours, 3),
-            "peer": peer,
-            "theirs": round(theirs, 3),
-            "ratio": round(ours / theirs, 4) if theirs else None,
-        }
-        for peer, theirs in medians.items()
-    ]
+    with tempfile.NamedTemporaryFile() as file:
+        command = [sys.executable, "-m", "bench.measure", case.name, str(ROUNDS), file.name]
+        environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
+        subprocess.run(command, check=True, env=environment, timeout=CASE_AT_MOST_S)
+        return json.load(file)
 
 
 def machine() -> str:
@@ -59,17 +46,16 @@ def machine() -> str:
     )
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    titles = {case.name: case for case in CASES}
-    lines = ["| what | unit | ours | peer | theirs | ours/theirs |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        case = titles[row["name"]]
-        better = "less" if case.less_is_better else "more"
-        lines.append(
-            f"| {case.title} ({better} is better) | {row['unit']} | {row['ours']:,.4g} | "
-            f"{row['peer']} | {row['theirs']:,.4g} | {row['ratio']} |"
-        )
-    return "\n".join(lines)
+def document(rows: list[Row]) -> str:
+    absent = "".join(f" {name} could not be installed, and was not measured." for name in missing())
+    return (
+        "# Results\n\n"
+        f"`make bench`, {datetime.date.today()}, medians of {ROUNDS} interleaved rounds.\n"
+        f"{machine()}; a shared machine: compare within a row only.\n"
+        f"Two workers each; {versions()}.{absent}\n\n"
+        f"## Targets\n\n{targets_table(CASES, rows)}\n\n"
+        f"## Beside every peer\n\n{peers_table(CASES, rows)}\n\n" + (HERE / "NOTES.md").read_text()
+    )
 
 
 def main() -> int:
@@ -78,19 +64,29 @@ def main() -> int:
     if not cases:
         print(f"ONLY={only}: there is no such case; there are", *(case.name for case in CASES))
         return 2
-    rows: list[dict[str, Any]] = []
+    for name in missing():
+        print(f"{name} is not installed and not measured", file=sys.stderr)
+    rows: list[Row] = []
+    failed = []
     for case in cases:
-        new = rows_of(case, measure(case))
+        start = time.monotonic()
+        try:
+            new = rows_of(case, measure(case))
+        except subprocess.SubprocessError as error:
+            print(f"{case.name}: {error}", file=sys.stderr)
+            failed.append(case.name)
+            continue
         rows += new
-        print(table(new), flush=True)
-    if only:
-        return 0
-    (HERE / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
-    (HERE / "RESULTS.md").write_text(
-        "# Results\n\n"
-        f"`make bench`, {datetime.date.today()}, medians of {ROUNDS} interleaved rounds.\n"
-        f"{machine()}; a shared machine: compare within a row only.\n\n{table(rows)}\n"
-    )
+        print(peers_table([case], new), end="\n\n")
+        if case.targets:
+            print(targets_table([case], new))
+        print(f"({case.name}: {time.monotonic() - start:.0f} s)\n", flush=True)
+    if failed:
+        print("nothing is written, since these failed:", *failed, file=sys.stderr)
+        return 1
+    if not only:
+        (HERE / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
+        (HERE / "RESULTS.md").write_text(document(rows))
     return 0
 
 
