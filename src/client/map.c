@@ -227,8 +227,10 @@ static uint32_t goal(const struct td_map *map, int64_t *ret_when)
 static bool has_room(const struct td_map *map)
 {
     uint64_t calls = map->options.ahead_calls;
-    uint64_t fit = map->bytes ? map->options.ahead_bytes / (map->bytes / map->calls + 1) : calls;
-    uint64_t packs = (uint64_t)AHEAD * map->packing.slots * map->goal;
+    uint64_t each = map->calls ? map->bytes / map->calls + 1 : 1;
+    uint64_t fit = map->options.ahead_bytes / each;
+    uint64_t batch = map->goal < PACK_MAX / each ? map->goal : PACK_MAX / each + 1;
+    uint64_t packs = AHEAD * map->packing.slots * batch;
     calls = calls > packs ? calls : packs;
     fit = fit > CALLS_MIN ? fit : CALLS_MIN;
     return td_window_span(map->window) < (calls < fit ? calls : fit);

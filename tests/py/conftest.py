@@ -7,6 +7,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -22,6 +23,9 @@ from typing import NamedTuple
 
 import havoc
 import pytest
+
+# Whoever starts the tests in the background may have it ignored, which programs inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before tendril is used: what the tests see must not depend on who runs them, and where.
 os.environ["TENDRIL_PLACE"] = "local"
