@@ -137,13 +137,13 @@ PyDoc_STRVAR(output_files_doc, "output_files() -> bytes\n--\n\n"
 static PyObject *output_files(PyObject *module, PyObject *ignored)
 {
     (void)module, (void)ignored;
-    uint64_t names[4] = {0}; /* of one that is closed: zeros */
+    uint64_t names[2][2] = {{0}}; /* of one that is closed: zeros */
     for (int i = 0; i < 2; i++) {
         struct stat found;
         if (fstat(i + 1, &found) < 0)
             continue;
-        names[2 * i] = found.st_dev;
-        names[2 * i + 1] = found.st_ino;
+        names[i][0] = found.st_dev;
+        names[i][1] = found.st_ino;
     }
     return PyBytes_FromStringAndSize((const char *)names, sizeof names);
 }

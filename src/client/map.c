@@ -205,7 +205,7 @@ int td_map_seal(struct td_map *map)
     TD_CLEANUP(td_blob_unrefp)
     struct td_blob *args = td_blob_join(
         (const struct td_bytes[]){{map->pack.data, map->pack.len}, td_blob_bytes(map->foot)}, 2);
-    uint64_t index;
+    uint64_t index = 0;
     int r = args ? submit(map, args, map->packed, &index) : TD_ENOMEM;
     if (r < 0)
         return r;
@@ -230,7 +230,7 @@ static bool has_room(const struct td_map *map)
     uint64_t each = map->calls ? map->bytes / map->calls + 1 : 1;
     uint64_t fit = map->options.ahead_bytes / each;
     uint64_t batch = map->goal < PACK_MAX / each ? map->goal : PACK_MAX / each + 1;
-    uint64_t packs = AHEAD * map->packing.slots * batch;
+    uint64_t packs = (uint64_t)AHEAD * map->packing.slots * batch;
     calls = calls > packs ? calls : packs;
     fit = fit > CALLS_MIN ? fit : CALLS_MIN;
     return td_window_span(map->window) < (calls < fit ? calls : fit);
@@ -290,7 +290,7 @@ int td_map_pack(struct td_map *map, struct td_bytes args, struct td_error *err)
 
 int td_map_reject(struct td_map *map, struct td_bytes value, struct td_error *err)
 {
-    uint64_t index;
+    uint64_t index = 0;
     if (td_client_forked(map->client))
         return td_error_set(err, TD_EFORKED, "%s", td_status_text(TD_EFORKED));
     TD_CLEANUP(td_outcome_freep)

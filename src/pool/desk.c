@@ -26,11 +26,11 @@
 struct page {
     _Atomic uint64_t turn; /* calls that may begin, calls that have begun */
     _Atomic int64_t since_ns;
-    _Alignas(64) _Atomic uint64_t progress; /* bytes filled, calls done */
-    _Alignas(64) uint32_t head, foot;       /* bytes of the edges */
+    uint32_t head, foot; /* bytes of the edges */
     unsigned char token[TD_TOKEN_SIZE];
     char edges[2][TD_DESK_EDGE_MAX];
-    _Alignas(64) char results[TD_DESK_RESULTS_MAX];
+    _Atomic uint64_t progress; /* bytes filled, calls done */
+    char results[TD_DESK_RESULTS_MAX];
 };
 
 static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "atomics between processes must be free of locks");
@@ -60,7 +60,8 @@ static int map_page(int fd, struct td_desk **ret_desk, struct td_error *err)
 /* Its size is sealed: a page that is cut off under us would kill the node. */
 int td_desk_new(struct td_desk **ret_desk, int *ret_fd, struct td_error *err)
 {
-    TD_CLEANUP(td_fd_close) int fd = memfd_create("tendril-desk", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    *ret_fd = memfd_create("tendril-desk", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = *ret_fd; /* the caller closes it, also when we fail */
     if (fd < 0 || ftruncate(fd, sizeof(struct page)) < 0 ||
         fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
         return td_error_sys(err, errno, "shared memory");
@@ -72,8 +73,6 @@ int td_desk_new(struct td_desk **ret_desk, int *ret_fd, struct td_error *err)
         return td_error_set(err, TD_ESYS, "no random numbers");
     }
     (*ret_desk)->page->token[0] = 0xff; /* in no text of UTF-8 */
-    *ret_fd = fd;
-    fd = -1;
     return 0;
 }
 

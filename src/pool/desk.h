@@ -39,7 +39,8 @@ struct td_desk_state {
     int64_t since_ns; /* when the last one began */
 };
 
-/* The node's side. *ret_fd is for the runner, and the caller's to close. TD_ESYS, TD_ENOMEM. */
+/* The node's side. *ret_fd is for the runner, and the caller's to close, also on failure (-1: there
+ * is none). TD_ELIMIT, TD_ESYS, TD_ENOMEM. */
 int td_desk_new(struct td_desk **ret_desk, int *ret_fd, struct td_error *err);
 /* The runner's side; borrows fd. TD_EPROTO, TD_ENOMEM. */
 int td_desk_open(int fd, struct td_desk **ret_desk, struct td_error *err);

@@ -63,10 +63,10 @@ uint32_t td_packing_next(const struct td_packing *packing, uint64_t left, int64_
     bool growing = count > most && most < TD_PACKING_MAX;
     if (count > most)
         count = most;
-    if (growing && under_way >= PROBES_PER_SLOT * packing->slots * count)
+    if (growing && under_way >= (uint64_t)PROBES_PER_SLOT * packing->slots * count)
         return 0;
-    if (left != UINT64_MAX && count > left / (TAIL * packing->slots))
-        count = left / (TAIL * packing->slots);
+    if (left != UINT64_MAX && count > left / TAIL / packing->slots)
+        count = left / TAIL / packing->slots;
     if (count > TD_PACKING_MAX)
         count = TD_PACKING_MAX;
     return count ? (uint32_t)count : 1;
