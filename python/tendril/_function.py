@@ -208,7 +208,7 @@ class Function:
         """By name where the other side can import it, as with a plain function: the name leads
         to this object there, and not to what is inside. Else whole."""
         name = getattr(self, "__qualname__", "")
-        if self.__module__ == "__main__" or _find(self.__module__, name) is not self:
+        if self.__module__ == "__main__" or _pickling.find(self.__module__, name) is not self:
             return self._whole()
         return name
 
@@ -217,14 +217,6 @@ class Function:
 
     def __repr__(self) -> str:
         return f"<tendril.Function {self.name}>"
-
-
-def _find(module: str, name: str) -> Any:
-    """What a module calls by this name, with dots, or None."""
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return found
 
 
 _pickling.send_whole(Function, Function._whole)

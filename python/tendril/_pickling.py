@@ -238,10 +238,22 @@ def _collect(value: Any, found: list[Any], depth: int) -> bool:
     return all(id(one) in seen or _collect(one, found, depth + 1) for one in inner)
 
 
+def find(module: str, name: str) -> Any:
+    """What a module calls by this name, with dots, or None."""
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
 def _goes_by_name(value: Any) -> bool:
+    """Whether it is what an installed module calls by its name: a function that was made inside
+    another one of that module is not, and travels with what it holds."""
     name = getattr(value, "__module__", None)
     module = None if name in ("__main__", "__mp_main__") else sys.modules.get(name or "")
-    return module is not None and is_installed(module)
+    if module is None or not is_installed(module):
+        return False
+    return find(module.__name__, value.__qualname__) is value
 
 
 @functools.lru_cache(maxsize=1024)

@@ -259,6 +259,24 @@ def work(flag):
     assert work(0) == ((2, "new"), [1, 2], (1, (3,)), 2)
 
 
+def test_what_was_made_inside_a_function_of_a_package_is_that_of_the_call() -> None:
+    """It travels whole, with what it holds, though its module is installed."""
+
+    def make(items: list[int]) -> Callable[[], list[int]]:
+        def inner() -> list[int]:
+            return list(items)
+
+        inner.__module__, inner.__qualname__ = "json", "make.<locals>.inner"
+        return inner
+
+    items = [1]
+    inner = make(items)
+    work = tendril.function(lambda: inner())
+    assert work() == [1]
+    items.append(2)
+    assert work() == [1, 2]
+
+
 def test_unchanged_function_is_not_pickled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     from tendril import _pickling
 
