@@ -11,6 +11,7 @@
 #include "os/cgroup.h"
 #include "os/clock.h"
 #include "os/proc.h"
+#include "plain.h"
 #include "pool/seat.h"
 #include "state.h"
 #include "task/outcome.h"
@@ -191,7 +192,8 @@ static int add_constants(PyObject *module)
     TD_OUTCOMES(ADD_OUTCOME)
 #undef ADD_OUTCOME
     if (PyModule_AddIntConstant(module, "KEY_SIZE", TD_KEY_SIZE) < 0 ||
-        PyModule_AddIntConstant(module, "ARGUMENTS_MAX", (long)(TD_FRAME_MAX / 2)) < 0)
+        PyModule_AddIntConstant(module, "INPUT_MAX", (long)(TD_FRAME_MAX / 2 - TD_NESTED_EXTRA)) <
+            0)
         return -1;
     return PyModule_AddStringConstant(module, "__version__", TD_VERSION);
 }

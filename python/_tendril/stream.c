@@ -11,6 +11,7 @@
 #include "base/attr.h"
 #include "base/buf.h"
 #include "node/marks.h"
+#include "os/fd.h"
 #include "pool/desk.h"
 #include "state.h"
 
@@ -28,17 +29,11 @@ static struct stream_object *stream_of(PyObject *self)
     return (struct stream_object *)self;
 }
 
-static void number(char *to, uint32_t value)
-{
-    for (int i = 0; i < 4; i++)
-        to[i] = (char)(value >> 8 * i);
-}
-
 /* Without the GIL. 0, or -1 with errno set. */
-static int write_all(int fd, struct iovec *parts, int nparts)
+static int write_all(int fd, struct iovec *parts, size_t nparts)
 {
     while (nparts > 0) {
-        ssize_t n = writev(fd, parts, nparts);
+        ssize_t n = writev(fd, parts, (int)nparts);
         if (n < 0 && errno == EAGAIN) { /* the call has changed the descriptor */
             struct pollfd wanted = {.fd = fd, .events = POLLOUT};
             (void)poll(&wanted, 1, -1); /* interrupted: written again at once */
@@ -47,15 +42,7 @@ static int write_all(int fd, struct iovec *parts, int nparts)
             continue;
         if (n < 0)
             return -1;
-        while (nparts > 0 && (size_t)n >= parts->iov_len) {
-            n -= (ssize_t)parts->iov_len;
-            parts++;
-            nparts--;
-        }
-        if (nparts > 0) {
-            parts->iov_base = (char *)parts->iov_base + n;
-            parts->iov_len -= (size_t)n;
-        }
+        td_fd_iov_drop(&parts, &nparts, (size_t)n);
     }
     return 0;
 }
@@ -66,16 +53,14 @@ static int write_text(PyObject *self, const char *text, size_t len)
     const struct turn *turn = &td_state_of(self)->turn;
     char mark[TD_MARK_SIZE];
     struct iovec parts[] = {{mark, sizeof mark}, {(void *)text, len}};
-    int fd = stream_of(self)->fd, first = turn->desk ? 0 : 1;
+    int fd = stream_of(self)->fd;
+    size_t first = turn->desk ? 0 : 1;
     stream_of(self)->written += len;
-    if (turn->desk) {
-        memcpy(mark, td_desk_token(turn->desk), TD_TOKEN_SIZE);
-        number(mark + TD_TOKEN_SIZE, td_desk_at(turn->desk));
-        number(mark + TD_TOKEN_SIZE + 4, (uint32_t)len);
-    }
+    if (turn->desk)
+        td_mark_write(mark, td_desk_token(turn->desk), td_desk_at(turn->desk), (uint32_t)len);
     int r;
     Py_BEGIN_ALLOW_THREADS
-    r = write_all(fd, parts + first, (len ? 2 : 1) - first);
+    r = write_all(fd, parts + first, (len ? (size_t)2 : 1) - first);
     Py_END_ALLOW_THREADS
     if (r < 0)
         PyErr_SetFromErrno(PyExc_OSError);

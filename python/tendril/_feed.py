@@ -4,7 +4,7 @@ keeps results from coming, and no further ahead than the window allows."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tendril import _pickling, _tendril
@@ -14,6 +14,9 @@ from tendril.errors import PicklingError, TendrilError
 SIZED_SPAN = 1 << 20  # calls of a sized input that are submitted ahead of their results
 LAZY_SPAN = 1 << 10  # the same when the length is not known
 BYTES = 256 << 20  # pickled inputs on their way, about
+
+# Statuses of a map that takes no more calls.
+_ENDED = frozenset({"TD_ECANCELLED", "TD_ECLOSED", "TD_EFORKED"})
 
 
 class Feeder:
@@ -30,32 +33,29 @@ class Feeder:
         self.thread = threading.Thread(target=self._run, name="tendril-feed", daemon=True)
 
     def _run(self) -> None:
-        try:
-            self._core.feed(self._inputs, self._dumps)
-            self._core.end()
-        except _tendril.Error:  # cancelled or closed: whoever reads the map hears of it
-            pass
-        except BaseException as error:  # it is the reader's, at the place where it occurred
-            self.error = error
-        finally:
-            del self._inputs
-            self._end()
+        self._try(lambda: self._core.feed(self._inputs, self._dumps))
+        del self._inputs
+        self._try(self._core.end)
 
-    def _end(self) -> None:
+    def _try(self, step: Callable[[], None]) -> None:
+        """What a step raises is the reader's, at the place where it occurred."""
         try:
-            self._core.end()
-        except _tendril.Error:  # as above
-            pass
+            step()
+        except _tendril.Error as error:
+            status, text = error.args
+            if status not in _ENDED:  # of these the reader hears by itself
+                self.error = self.error or TendrilError(text)
+        except BaseException as error:
+            self.error = self.error or error
 
     def _dumps(self, value: Any) -> bytes | None:
         """One input that cannot be sent is a failed call; it never spoils the rest."""
         try:
             data = _pickling.dumps_input(value if self._spread else (value,))
-            if len(data) <= _tendril.ARGUMENTS_MAX:
+            if len(data) <= _tendril.INPUT_MAX:
                 return data
             raise TendrilError(
-                f"the arguments have {len(data)} bytes, "
-                f"at most {_tendril.ARGUMENTS_MAX} can be sent"
+                f"the arguments have {len(data)} bytes, at most {_tendril.INPUT_MAX} can be sent"
             )
         except (PicklingError, TendrilError) as error:
             self._core.reject(pack_exception(error.with_traceback(None)))

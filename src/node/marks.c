@@ -2,7 +2,19 @@
 
 #include <string.h>
 
-enum { TOKEN_SIZE = 16 };
+static void put_number(char *to, uint32_t number)
+{
+    for (int i = 0; i < 4; i++)
+        to[i] = (char)(number >> 8 * i);
+}
+
+void td_mark_write(char mark[TD_MARK_SIZE], const unsigned char token[TD_TOKEN_SIZE], uint32_t at,
+                   uint32_t len)
+{
+    memcpy(mark, token, TD_TOKEN_SIZE);
+    put_number(mark + TD_TOKEN_SIZE, at);
+    put_number(mark + TD_TOKEN_SIZE + 4, len);
+}
 
 static uint32_t number_at(const char *data)
 {
@@ -14,10 +26,10 @@ static uint32_t number_at(const char *data)
 /* Where a mark begins in the text, whole or cut off by its end; its length when there is none. */
 static size_t find_mark(const unsigned char *token, const char *data, size_t len)
 {
-    const char *found = memmem(data, len, token, TOKEN_SIZE);
+    const char *found = memmem(data, len, token, TD_TOKEN_SIZE);
     if (found)
         return (size_t)(found - data);
-    for (size_t cut = len < TOKEN_SIZE ? len : TOKEN_SIZE - 1; cut > 0; cut--)
+    for (size_t cut = len < TD_TOKEN_SIZE ? len : TD_TOKEN_SIZE - 1; cut > 0; cut--)
         if (memcmp(data + len - cut, token, cut) == 0)
             return len - cut;
     return len;
@@ -34,8 +46,8 @@ static size_t take_text(struct td_marks *marks, const char *data, size_t len, td
 
 static void take_mark(struct td_marks *marks, const char *mark)
 {
-    marks->at = number_at(mark + TOKEN_SIZE);
-    marks->left = number_at(mark + TOKEN_SIZE + 4);
+    marks->at = number_at(mark + TD_TOKEN_SIZE);
+    marks->left = number_at(mark + TD_TOKEN_SIZE + 4);
 }
 
 /* Adds to what is held of a mark until it is whole or turns out to be none, which is handed on. */
@@ -45,7 +57,7 @@ static size_t complete(struct td_marks *marks, const unsigned char *token, const
     size_t used = 0;
     while (used < len && marks->nheld < TD_MARK_SIZE) {
         marks->held[marks->nheld++] = data[used++];
-        if (marks->nheld > TOKEN_SIZE)
+        if (marks->nheld > TD_TOKEN_SIZE)
             continue;
         size_t begins = find_mark(token, marks->held, marks->nheld);
         if (begins == 0)
@@ -65,8 +77,8 @@ static size_t complete(struct td_marks *marks, const unsigned char *token, const
     return used;
 }
 
-void td_marks_add(struct td_marks *marks, const unsigned char token[16], struct td_bytes text,
-                  td_marks_fn *fn, void *context)
+void td_marks_add(struct td_marks *marks, const unsigned char token[TD_TOKEN_SIZE],
+                  struct td_bytes text, td_marks_fn *fn, void *context)
 {
     const char *data = text.data;
     size_t len = text.len;

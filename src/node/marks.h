@@ -14,8 +14,13 @@
 #include <stdint.h>
 
 #include "base/bytes.h"
+#include "pool/desk.h"
 
-enum { TD_MARK_SIZE = 16 + 4 + 4 };
+enum { TD_MARK_SIZE = TD_TOKEN_SIZE + 4 + 4 };
+
+/* A mark for `len` bytes of text of the call `at`. */
+void td_mark_write(char mark[TD_MARK_SIZE], const unsigned char token[TD_TOKEN_SIZE], uint32_t at,
+                   uint32_t len);
 
 struct td_marks {
     char held[TD_MARK_SIZE]; /* what may be the beginning of a mark */
@@ -27,8 +32,8 @@ struct td_marks {
 /* Some text of the call `at`; or, when not marked, of it or one that came after it. */
 typedef void td_marks_fn(void *context, uint32_t at, bool marked, struct td_bytes text);
 
-void td_marks_add(struct td_marks *marks, const unsigned char token[16], struct td_bytes text,
-                  td_marks_fn *fn, void *context);
+void td_marks_add(struct td_marks *marks, const unsigned char token[TD_TOKEN_SIZE],
+                  struct td_bytes text, td_marks_fn *fn, void *context);
 
 /* No more will come: what is held was no mark. */
 void td_marks_end(struct td_marks *marks, td_marks_fn *fn, void *context);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -48,4 +49,17 @@ int td_fd_nonblocking(int fd, bool on, struct td_error *err)
 int td_fd_inherit(int fd)
 {
     return fcntl(fd, F_SETFD, 0) < 0 ? TD_ESYS : 0;
+}
+
+void td_fd_iov_drop(struct iovec **parts, size_t *nparts, size_t n)
+{
+    while (*nparts > 0 && n >= (*parts)->iov_len) {
+        n -= (*parts)->iov_len;
+        (*parts)++;
+        (*nparts)--;
+    }
+    if (*nparts > 0) {
+        (*parts)->iov_base = (char *)(*parts)->iov_base + n;
+        (*parts)->iov_len -= n;
+    }
 }

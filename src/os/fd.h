@@ -4,7 +4,9 @@
 #define TD_OS_FD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
+struct iovec;
 struct td_error;
 
 /* Closes *fd when it is >= 0 and sets it to -1; for TD_CLEANUP too. */
@@ -17,6 +19,9 @@ int td_fd_socketpair(int ret_pair[2], struct td_error *err);
 int td_fd_pipe(int ret_pipe[2], struct td_error *err);
 
 int td_fd_nonblocking(int fd, bool on, struct td_error *err);
+
+/* Takes the first n bytes, which were written, off the parts. */
+void td_fd_iov_drop(struct iovec **parts, size_t *nparts, size_t n);
 
 /* Clears close-on-exec, in a child just before it execs. */
 int td_fd_inherit(int fd);

@@ -165,15 +165,7 @@ static int send_all(struct td_seat *seat, struct iovec *parts, size_t nparts, co
             return td_error_set(err, TD_ECLOSED, "send: %s", strerrordesc_np(errno));
         message.msg_control = NULL;
         message.msg_controllen = 0;
-        while (message.msg_iovlen > 0 && (size_t)sent >= message.msg_iov->iov_len) {
-            sent -= (ssize_t)message.msg_iov->iov_len;
-            message.msg_iov++;
-            message.msg_iovlen--;
-        }
-        if (message.msg_iovlen > 0) {
-            message.msg_iov->iov_base = (char *)message.msg_iov->iov_base + sent;
-            message.msg_iov->iov_len -= (size_t)sent;
-        }
+        td_fd_iov_drop(&message.msg_iov, &message.msg_iovlen, (size_t)sent);
     }
     return 0;
 }

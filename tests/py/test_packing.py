@@ -345,6 +345,28 @@ def test_input_iterator_that_waits_for_results() -> None:
     assert seen == list(range(300))
 
 
+def test_feeding_that_fails_is_told() -> None:
+    """Inputs that can be taken in no more are never left out without a word."""
+    from tendril import _feed, _tendril
+
+    class Core:
+        ended = 0
+
+        def feed(self, inputs: Iterator[int], dumps: Any) -> None:
+            raise _tendril.Error(self.status, "in words")
+
+        def end(self) -> None:
+            self.ended += 1
+
+    for status, error in (("TD_ESYS", tendril.TendrilError), ("TD_ECANCELLED", type(None))):
+        core = Core()
+        core.status = status
+        feeder = _feed.Feeder(core, iter([1]), spread=False)
+        feeder.thread.start()
+        feeder.thread.join()
+        assert isinstance(feeder.error, error) and core.ended == 1
+
+
 def test_input_iterator_that_fails() -> None:
     """What it gave before is run and delivered."""
 
