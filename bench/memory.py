@@ -104,6 +104,7 @@ def rate(peer: Peer, way: str) -> float:
     """Tried with ever more calls; in a process of its own, since the memory that it takes and
     frees would be there for the growth that is measured."""
     stream = peer.streams[way]
+    collections.deque(stream(noop, generated(20)), maxlen=0)  # its workers have started
     calls = 200
     while True:
         start = time.perf_counter()
