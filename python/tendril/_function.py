@@ -6,7 +6,6 @@ import datetime
 import functools
 import hashlib
 import operator
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
