@@ -355,9 +355,14 @@ int td_map_wait_room(struct td_map *map, int64_t deadline_ns)
 /* What td_map_next has to say now: 0 with an outcome, 0 without one (wait), or a status. */
 static int look(struct td_map *map, struct td_outcome **ret_outcome)
 {
-    *ret_outcome = td_window_take(map->window);
-    if (*ret_outcome)
+    const struct td_outcome *next = td_window_peek(map->window);
+    *ret_outcome = NULL;
+    /* Of a cancelled map, calls that were stopped are no results: usable says what became of them.
+     */
+    if (next && !(map->cancelled && next->status == TD_OUTCOME_CANCELLED)) {
+        *ret_outcome = td_window_take(map->window);
         return 0;
+    }
     int r = usable(map);
     struct td_window_counts counts = td_window_counts(map->window);
     if (r == 0 && map->ended && counts.taken == counts.submitted)
@@ -381,7 +386,7 @@ static bool has_news(void *context)
     if (!reader->began) /* it is us who will do what we have queued: nobody is woken */
         (void)td_loop_post(map->client->loop, &map->client->post);
     reader->began = true;
-    bool news = td_window_ready(map->window) || usable(map) < 0 ||
+    bool news = td_window_peek(map->window) || usable(map) < 0 ||
                 (map->options.relay && !td_list_empty(&map->client->outputs));
     unlock(map);
     return news;

@@ -193,9 +193,9 @@ static struct td_outcome *next_outcome(const struct td_window *window)
                                                                      : NULL;
 }
 
-bool td_window_ready(const struct td_window *window)
+const struct td_outcome *td_window_peek(const struct td_window *window)
 {
-    return next_outcome(window) != NULL;
+    return next_outcome(window);
 }
 
 struct td_outcome *td_window_take(struct td_window *window)

@@ -55,7 +55,7 @@ int td_window_put(struct td_window *window, struct td_outcome **outcome);
 
 /* The next result, the caller's from now on, or NULL when none is ready. */
 struct td_outcome *td_window_take(struct td_window *window);
-bool td_window_ready(const struct td_window *window); /* td_window_take would give one */
+const struct td_outcome *td_window_peek(const struct td_window *window); /* it stays in there */
 
 enum td_window_call td_window_state(const struct td_window *window, uint64_t index);
 struct td_window_counts td_window_counts(const struct td_window *window);

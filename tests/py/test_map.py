@@ -512,6 +512,27 @@ def test_cancel_gives_what_was_finished_then_says_so(gate: Gate) -> None:
     assert results.failures() == []
 
 
+def test_calls_stopped_by_cancel_are_no_failures(gate: Gate) -> None:
+    """Whether their ends are known when the map is read, or not yet."""
+
+    @tendril.function
+    def work(i: int) -> int:
+        if i >= 3:
+            gate.wait()
+        return i
+
+    results = work.map(range(1000))
+    havoc.wait_until(lambda: results.stats().finished == 3, "three have finished")
+    havoc.wait_until(running(results), "others run")
+    results.cancel()
+    havoc.wait_until(lambda: not running(results)(), "they are stopped")
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    for _ in range(2):
+        with pytest.raises(tendril.Cancelled, match="work was cancelled"):
+            next(results)
+    assert results.failures() == []
+
+
 def test_cancel_kills_what_runs(tmp_path: Path) -> None:
     note = tmp_path / "pid"
 
