@@ -24,6 +24,7 @@ FORKED = (
     "processes with multiprocessing.get_context('spawn') or 'forkserver'."
 )
 _REFRESH_S = 0.2
+_FORK_PATIENCE_S = 1.0  # a stream may wait for a reader that is about to be forked
 
 
 class Session:
@@ -40,7 +41,8 @@ class Session:
                 slots=_number_from_environment("TENDRIL_CORES", "cores", 100_000),
                 runners_max=_number_from_environment("TENDRIL_RUNNERS", "runners", 4096),
             )
-        self._print_lock = threading.RLock()
+        self._print_lock = threading.RLock()  # held by whoever writes to a stream
+        self._forking: set[int] = set()  # threads that hold it while they fork
         self._notices: dict[int, Callable[[], None]] = {}
         self._tickers: set[Callable[[], None]] = set()
         self._thread = threading.Thread(target=self._run, name="tendril-deliver", daemon=True)
@@ -92,7 +94,8 @@ class Session:
                         _call_back(callback)
                 for tick in list(self._tickers):
                     try:
-                        tick()
+                        with self._print_lock:
+                            tick()
                     except Exception:  # what it draws on is closed
                         self.remove_ticker(tick)
         except _tendril.Error:  # closed
@@ -111,9 +114,22 @@ class Session:
             self._thread.join()
         self._tell_futures()
 
+    def before_fork(self) -> None:
+        """Let a thread that prints leave the stream: the child would wait for it for ever, since
+        Python's streams have locks that a fork does not release.
+        """
+        if self._print_lock.acquire(timeout=_FORK_PATIENCE_S):
+            self._forking.add(threading.get_ident())
+
+    def after_fork_in_parent(self) -> None:
+        if threading.get_ident() in self._forking:
+            self._forking.remove(threading.get_ident())
+            self._print_lock.release()
+
     def after_fork_in_child(self) -> None:
         """The lock may be held by a thread that the child does not have."""
         self._print_lock = threading.RLock()
+        self._forking.clear()
 
 
 def _call_back(callback: Callable[[], None]) -> None:
@@ -223,6 +239,16 @@ def _at_exit() -> None:
     close_session()
 
 
+def _before_fork() -> None:
+    if _session is not None:
+        _session.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    if _session is not None:
+        _session.after_fork_in_parent()
+
+
 def _after_fork_in_child() -> None:
     """The child has our memory, but not our threads: it must not touch the core."""
     global _lock, _session, _forked
@@ -239,4 +265,8 @@ def _after_fork_in_child() -> None:
 
 _keep_alive: list[Session] = []
 atexit.register(_at_exit)
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)

@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/text.h"
+#include "os/clock.h"
 #include "os/fd.h"
 
 extern char **environ;
@@ -198,8 +199,9 @@ int td_proc_pidfd(pid_t pid, int *ret_fd, struct td_error *err)
 struct row {
     pid_t pid;
     pid_t parent;
-    bool zombie;
+    char state;  /* as proc(5) has it: R, S, D, T, Z, ... */
     bool wanted; /* in the tree that is asked for */
+    bool rested; /* was seen stopped */
 };
 
 struct table {
@@ -238,7 +240,7 @@ static bool read_row(pid_t pid, struct row *ret_row)
     uint64_t parent;
     if (td_text_u64(at + 4, td_text_digits(at + 4), &parent) < 0)
         return false;
-    *ret_row = (struct row){.pid = pid, .parent = (pid_t)parent, .zombie = at[2] == 'Z'};
+    *ret_row = (struct row){.pid = pid, .parent = (pid_t)parent, .state = at[2]};
     return true;
 }
 
@@ -286,7 +288,7 @@ static struct row *table_find(const struct table *table, pid_t pid)
 
 static bool row_live(const struct row *row)
 {
-    return row->wanted && !row->zombie;
+    return row->wanted && row->state != 'Z';
 }
 
 /* Marks the descendants of root (not root itself). Parents mostly have lower numbers than their
@@ -325,35 +327,76 @@ static void signal_marked(const struct table *table, int signal_number)
             (void)kill(table->rows[i].pid, signal_number); /* ESRCH: it ended by itself */
 }
 
-/* Is there a live one that was not there before? */
-static bool any_new(const struct table *now, const struct table *before)
+/* Nothing of it runs any more: every thread is stopped, or dead. */
+static bool at_rest(pid_t pid)
 {
-    for (size_t i = 0; i < now->len; i++) {
-        if (!row_live(&now->rows[i]))
-            continue;
-        const struct row *known = table_find(before, now->rows[i].pid);
-        if (!known || !known->wanted)
-            return true;
+    char path[64];
+    (void)snprintf(path, sizeof path, "/proc/%d/task", (int)pid); /* always fits */
+    DIR *dir = opendir(path);
+    if (!dir)
+        return true; /* it has ended */
+    bool rest = true;
+    for (struct dirent *entry = readdir(dir); entry && rest; entry = readdir(dir)) {
+        uint64_t thread;
+        struct row row;
+        if (td_text_u64(entry->d_name, strlen(entry->d_name), &thread) == 0 &&
+            read_row((pid_t)thread, &row))
+            rest = strchr("TtZX", row.state);
     }
-    return false;
+    (void)closedir(dir);
+    return rest;
 }
 
+/* Stops what is marked. Counts in *progress what is new or has come to rest. False when something
+ * could still fork. What `before` found at rest was so before `now` was read, and so has no child
+ * that `now` does not show. */
+static bool stop_marked(struct table *now, const struct table *before, size_t *progress)
+{
+    bool all = true;
+    for (size_t i = 0; i < now->len; i++) {
+        struct row *row = &now->rows[i];
+        if (!row_live(row))
+            continue;
+        const struct row *known = table_find(before, row->pid);
+        bool old = known && known->wanted;
+        row->rested = old && known->rested;
+        if (row->rested)
+            continue;
+        all = false;
+        (void)kill(row->pid, SIGSTOP); /* ESRCH: it ended by itself */
+        row->rested = at_rest(row->pid);
+        *progress += !old || row->rested;
+    }
+    return all;
+}
+
+/* A signal that comes in the middle of a fork is delivered after it, so it is not enough to have
+ * sent one: each must be seen at rest before the look that finds nobody else. */
 void td_proc_kill_tree(pid_t pid, bool spare_root)
 {
-    enum { ROUNDS_MAX = 64 };
+    enum { PATIENCE_MS = 1000, AT_MOST_MS = 5000 }; /* with what sits in the kernel; with all */
     TD_CLEANUP(table_done) struct table known = {0};
-    bool more = true;
+    int64_t now_ns = td_clock_now();
+    int64_t end = now_ns + AT_MOST_MS * TD_NS_PER_MS;
+    int64_t deadline = now_ns + PATIENCE_MS * TD_NS_PER_MS;
+    bool root_rested = spare_root;
+    bool all = false;
     if (!spare_root)
         (void)kill(pid, SIGSTOP); /* ESRCH: gone already; its orphans are with their reaper */
-    /* Until a look shows nobody who was not stopped before it began: then nobody can fork. */
-    for (int round = 0; round < ROUNDS_MAX && more; round++) {
+    while (!all && now_ns < deadline && now_ns < end) {
         struct table now;
+        size_t progress = 0;
+        root_rested = root_rested || at_rest(pid);
         table_read(&now);
         mark_descendants(&now, pid);
-        signal_marked(&now, SIGSTOP);
-        more = any_new(&now, &known);
+        all = stop_marked(&now, &known, &progress) && root_rested;
         table_done(&known);
         known = now;
+        now_ns = td_clock_now();
+        if (progress)
+            deadline = now_ns + PATIENCE_MS * TD_NS_PER_MS;
+        else if (!all)
+            (void)sched_yield();
     }
     signal_marked(&known, SIGKILL);
     if (!spare_root)

@@ -523,7 +523,7 @@ import random
 m = chatter.map(iter(lambda: 1, 2)); futures = [double.submit(i) for i in range(50)]
 next(m)
 sys.stdout = open(os.devnull, "w")
-for i in range(30):
+for i in range(100):
     next(m)
     pid = os.fork()
     if pid == 0:
