@@ -55,14 +55,15 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--files",
         type=int,
-        default=os.environ.get("TENDRIL_DEMO_FILES", len(trips.WANTED)),
-        help=f"monthly files for the example, 2 to {len(trips.WANTED)} (TENDRIL_DEMO_FILES)",
+        default=os.environ.get("TENDRIL_DEMO_FILES", 60),
+        help=f"monthly files for the example, 2 to {len(trips.WANTED)} "
+        "(TENDRIL_DEMO_FILES, default 60)",
     )
     parser.add_argument(
         "--scale",
         type=float,
-        default=os.environ.get("TENDRIL_DEMO_SCALE", 0.04),
-        help="share of the published rows that a file gets (TENDRIL_DEMO_SCALE, default 0.04)",
+        default=os.environ.get("TENDRIL_DEMO_SCALE", 0.01),
+        help="share of the published rows that a file gets (TENDRIL_DEMO_SCALE, default 0.01)",
     )
     parser.add_argument("--seed", type=int, default=2009, help="seed of the generator")
     options = parser.parse_args(argv)

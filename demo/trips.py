@@ -1,9 +1,10 @@
 """Taxi trips: seeded monthly Parquet files with the schemas that the TLC publishes.
 
-Sizes follow the published row counts, so the files differ as much as the real ones do (a
-month of the 2020 lockdown has a sixtieth of the rows of a busy one), and a map over them
-has the uneven calls that real work has. Each file has a random stream of its own, so its
-bytes depend on the seed and the scale, never on which other files are made.
+Sizes follow the row counts published for 20 months, and lie between those for the others. So
+the files differ as much as the real ones do (a month of the 2020 lockdown has a sixtieth of the
+rows of a busy one), and a map over them has the uneven calls that real work has. Each file has a
+random stream of its own, so its bytes depend on the seed and the scale, never on which other
+files are made.
 """
 
 import io
@@ -40,7 +41,7 @@ class Month:
 
 
 # The order mixes sizes and kinds of tips, so that the first few already show all of them.
-WANTED = (
+PUBLISHED = (
     Month("2019-01", 7_696_617),
     Month("2020-04", 238_073),
     Month("2015-07", 11_559_666, TIPS_SOME_NULL),
@@ -62,6 +63,25 @@ WANTED = (
     Month("2018-07", 7_851_143),
     Month("2022-01", 2_463_931),
 )
+
+
+def _others(first: int, last: int) -> Iterator[Month]:
+    """The months of these years that PUBLISHED leaves out, with sizes between their neighbours'."""
+    known = {month.month: month.published_rows for month in PUBLISHED}
+    at = [_number(month) for month in sorted(known)]
+    rows = [known[month] for month in sorted(known)]
+    for number in range(12 * first, 12 * (last + 1)):
+        month = f"{number // 12}-{number % 12 + 1:02}"
+        if month not in known:
+            yield Month(month, int(np.interp(number, at, rows)))
+
+
+def _number(month: str) -> int:
+    year, number = map(int, month.split("-"))
+    return 12 * year + number - 1
+
+
+WANTED = (*PUBLISHED, *_others(2011, 2022))
 UNWANTED = (
     Month("2009-01", 14_092_413, TIPS_ABSENT),
     Month("2009-07", 13_626_103, TIPS_ABSENT),

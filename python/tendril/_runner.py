@@ -69,14 +69,14 @@ def _stream(fd: int) -> io.TextIOWrapper:
 
 def _zygote(fd: int, preload: list[str]) -> None:
     orders = _tendril.Seat(fd)
+    gc.disable()
     for name in preload:
         try:
             importlib.import_module(name)
         except Exception:  # the call that needs it will say so
             continue
     _hold_standard_descriptors()
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # a collection in a runner would write to, and so copy, all that was imported
     orders.ready(_tendril.thread_count())
     while (order := orders.receive()) is not None:
         if order[0] == "fork":
@@ -151,7 +151,7 @@ def _serve_and_exit(channel: int) -> None:
     try:
         _mend_streams()
         _reseed()
-        gc.unfreeze()
+        gc.enable()
         _serve(channel)
         code = 0
     except SystemExit as error:
