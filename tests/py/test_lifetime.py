@@ -715,9 +715,18 @@ except Enough:
 
 
 def test_caller_stopped_and_continued(tmp_path: Path) -> None:
-    with program("print(sum(double.map(range(5000))))", tmp_path) as one:
+    text = """
+def inputs():
+    yield from range(2500)
+    while not Path("end").exists():
+        time.sleep(0.001)
+    yield from range(2500, 5000)
+print(sum(double.map(inputs())))
+"""
+    with program(text, tmp_path) as one:
         wait_until(lambda: one.by_role("runner"), "the runners are up")
         one.process.send_signal(signal.SIGSTOP)
+        (tmp_path / "end").touch()
         time.sleep(0.1)
         one.process.send_signal(signal.SIGCONT)
         code, out, err = one.finish()
