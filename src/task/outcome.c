@@ -95,10 +95,10 @@ void td_outcome_message(const struct td_outcome *outcome, struct td_message *ret
                     .value = td_blob_bytes(outcome->value)}};
 }
 
-/* NULL bytes stay NULL, so that "nothing was printed" and "an empty value" keep apart. */
-static int copy(struct td_bytes bytes, bool always, struct td_blob **ret_blob)
+/* Empty bytes become NULL: there is nothing to be said. */
+static int copy(struct td_bytes bytes, struct td_blob **ret_blob)
 {
-    if (bytes.len == 0 && !always)
+    if (bytes.len == 0)
         return 0;
     *ret_blob = td_blob_new(bytes.data, bytes.len);
     return *ret_blob ? 0 : TD_ENOMEM;
@@ -123,11 +123,12 @@ int td_outcome_from(const struct td_message *message, struct td_outcome **ret_ou
     outcome->peak_bytes = from->peak_bytes;
     outcome->limit_bytes = from->limit_bytes;
     bool has_value = from->status == TD_OUTCOME_OK || from->status == TD_OUTCOME_RAISED;
-    int r = copy(from->value, has_value, &outcome->value);
+    outcome->value = has_value ? td_message_tail(message) : NULL;
+    int r = has_value && !outcome->value ? TD_ENOMEM : 0;
     if (r == 0)
-        r = copy(from->last_output, false, &outcome->last_output);
+        r = copy(from->last_output, &outcome->last_output);
     if (r == 0)
-        r = copy(from->detail, false, &outcome->detail);
+        r = copy(from->detail, &outcome->detail);
     if (r < 0)
         return r;
     *ret_outcome = TD_TAKE(outcome);

@@ -150,9 +150,11 @@ static bool make_room(struct td_sched *sched, const struct profile *wanted)
 /* Every runner waits for a nested map, and no place is left for one that could do the work. */
 static bool starved(const struct td_sched *sched)
 {
-    TD_LIST_EACH(node, &sched->runners)
-        if (!TD_CONTAINER(node, struct runner, link)->lent)
+    TD_LIST_EACH(node, &sched->runners) {
+        const struct runner *runner = TD_CONTAINER(node, struct runner, link);
+        if (!runner->lent || runner->state == RUNNER_STOPPING)
             return false;
+    }
     return sched->runner_by_id.len >= sched->options.runners_max;
 }
 

@@ -407,12 +407,52 @@ static void test_sched_families(void **state)
     td_sched_free(sched);
 }
 
+/* With every runner waiting for a nested map, a call has no place to run; but it has soon when one
+ * of them is on its way out. */
+static void test_sched_starved(void **state)
+{
+    (void)state;
+    struct td_sched *sched;
+    struct td_action action;
+    uint32_t runner = 0;
+    struct td_blob *args = td_blob_new("", 0);
+    struct td_sched_options options = {.slots = 1, .runners_max = 1, .waiting_max = 1};
+    assert_int_equal(td_sched_new(options, &sched), 0);
+    assert_int_equal(td_sched_map_add(sched, &(struct td_sched_map){.id = 1}), 0);
+    assert_int_equal(td_sched_fetched(sched, 1, 0, 1, args, 0), 0);
+    assert_int_equal(run_once(sched, &runner), 1);
+    td_sched_lent(sched, runner, true, 0);
+    assert_int_equal(
+        td_sched_map_add(sched, &(struct td_sched_map){.id = 2, .depth = 1, .root = 1}), 0);
+    td_sched_map_cancel(sched, 1, 0); /* the outer call is stopped */
+    assert_int_equal(td_sched_fetched(sched, 2, 0, 1, args, 0), 0);
+    while (td_sched_next(sched, 0, &action))
+        assert_int_equal(action.type, TD_ACTION_KILL);
+    struct td_outcome *dead = td_outcome_new(0, 0, 0, TD_OUTCOME_CRASHED);
+    td_sched_runner_gone(sched, runner, &dead, 0);
+    while (td_sched_next(sched, 0, &action) && action.type != TD_ACTION_START) {
+        if (action.type == TD_ACTION_FINISH)
+            td_outcome_free(action.outcome);
+    }
+    assert_int_equal(action.type, TD_ACTION_START);
+    td_sched_runner_up(sched, action.runner, 0);
+    assert_int_equal(run_once(sched, &runner), 1);
+    td_sched_lent(sched, runner, true, 0);
+    assert_int_equal(
+        td_sched_map_add(sched, &(struct td_sched_map){.id = 3, .depth = 2, .root = 1}), 0);
+    assert_int_equal(td_sched_fetched(sched, 3, 0, 1, args, 0), 0);
+    assert_int_equal(run_once(sched, &runner), 0); /* it has ended as not started */
+    td_blob_unref(args);
+    td_sched_free(sched);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sched_every_call_ends_once),
         cmocka_unit_test(test_sched_unread_is_no_attempt),
         cmocka_unit_test(test_sched_families),
+        cmocka_unit_test(test_sched_starved),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
