@@ -7,6 +7,7 @@
 #include "base/blob.h"
 #include "base/err.h"
 #include "base/mem.h"
+#include "block.h"
 #include "os/clock.h"
 #include "plain.h"
 #include "state.h"
@@ -59,24 +60,16 @@ static int waited(PyObject *self, int r, bool *again)
 
 /* -- Map -------------------------------------------------------------------------------------- */
 
-static PyObject *blob_or_none(struct td_blob *blob)
-{
-    struct td_bytes bytes = td_blob_bytes(blob);
-    if (!blob)
-        Py_RETURN_NONE;
-    return PyBytes_FromStringAndSize(bytes.data, (Py_ssize_t)bytes.len);
-}
-
 /* A new tuple; the outcome stays the caller's. */
-static PyObject *outcome_tuple(const struct td_outcome *outcome)
+static PyObject *outcome_tuple(struct state *state, const struct td_outcome *outcome)
 {
-    return Py_BuildValue("(KIIBINiiLLKKNN)", (unsigned long long)outcome->index,
-                         (unsigned)outcome->count, (unsigned)outcome->skip, outcome->status,
-                         outcome->attempt, blob_or_none(outcome->value), outcome->code,
-                         outcome->pid, (long long)outcome->started_ns,
-                         (long long)outcome->duration_ns, (unsigned long long)outcome->peak_bytes,
-                         (unsigned long long)outcome->limit_bytes,
-                         blob_or_none(outcome->last_output), blob_or_none(outcome->detail));
+    return Py_BuildValue(
+        "(KIIBINiiLLKKNN)", (unsigned long long)outcome->index, (unsigned)outcome->count,
+        (unsigned)outcome->skip, outcome->status, outcome->attempt,
+        td_blob_object(state, outcome->value), outcome->code, outcome->pid,
+        (long long)outcome->started_ns, (long long)outcome->duration_ns,
+        (unsigned long long)outcome->peak_bytes, (unsigned long long)outcome->limit_bytes,
+        td_blob_object(state, outcome->last_output), td_blob_object(state, outcome->detail));
 }
 
 PyDoc_STRVAR(map_next_doc,
@@ -111,22 +104,21 @@ static PyObject *map_next(PyObject *self, PyObject *arg)
         return NULL;
     if (done == 0)
         Py_RETURN_NONE;
-    return outcome_tuple(outcome);
+    return outcome_tuple(td_state_of(self), outcome);
 }
 
 PyDoc_STRVAR(map_submit_doc, "submit(args) -> int\n--\n\nAdd a call; its index.");
 static PyObject *map_submit(PyObject *self, PyObject *arg)
 {
-    Py_buffer bytes;
-    if (PyObject_GetBuffer(arg, &bytes, PyBUF_SIMPLE) < 0)
+    TD_CLEANUP(td_blob_unrefp) struct td_blob *blob = td_object_blob(td_state_of(self), arg);
+    if (!blob)
         return NULL;
     struct td_error err = {0};
     uint64_t index = 0;
     int r;
     Py_BEGIN_ALLOW_THREADS
-    r = td_map_submit(map_of(self), (struct td_bytes){bytes.buf, (size_t)bytes.len}, &index, &err);
+    r = td_map_submit(map_of(self), blob, &index, &err);
     Py_END_ALLOW_THREADS
-    PyBuffer_Release(&bytes);
     if (r < 0)
         return td_raise(td_state_of(self), r, &err);
     return PyLong_FromUnsignedLongLong(index);
@@ -150,14 +142,15 @@ static PyObject *map_reject(PyObject *self, PyObject *arg)
     Py_RETURN_NONE;
 }
 
-/* Adds a call to a batch, waiting for room first where there is none. 0, or -1 with an exception
- * set. */
-static int pack(PyObject *self, const char *data, size_t len)
+/* Adds a call to a batch, or alone when it has a blob, waiting for room first where there is none.
+ * 0, or -1 with an exception set. */
+static int add(PyObject *self, const char *data, size_t len, struct td_blob *blob)
 {
     struct td_map *map = map_of(self);
     for (;;) {
         struct td_error err = {0};
-        int r = td_map_pack(map, (struct td_bytes){data, len}, &err);
+        int r = blob ? td_map_offer(map, blob, &err)
+                     : td_map_pack(map, (struct td_bytes){data, len}, &err);
         if (r == 0)
             return 0;
         if (r == TD_EAGAIN) {
@@ -183,12 +176,17 @@ static int feed_one(PyObject *self, PyObject *item, PyObject *dumps)
     char brief[BRIEF_MAX];
     Py_ssize_t plain = td_plain_size(item);
     if (plain >= 0 && plain <= BRIEF_MAX)
-        return pack(self, brief, (size_t)(td_plain_write(brief, item) - brief));
+        return add(self, brief, (size_t)(td_plain_write(brief, item) - brief), NULL);
     PyObject *data = plain < 0 ? PyObject_CallOneArg(dumps, item) : NULL; /* new */
     if (plain < 0 && (!data || data == Py_None)) {
         int r = data ? 0 : -1;
         Py_XDECREF(data);
         return r;
+    }
+    if (data && td_is_block(td_state_of(self), data)) {
+        TD_CLEANUP(td_blob_unrefp) struct td_blob *blob = td_object_blob(td_state_of(self), data);
+        Py_DECREF(data);
+        return add(self, NULL, 0, blob);
     }
     size_t len = data ? (size_t)PyBytes_GET_SIZE(data) : 0;
     char *wide = td_alloc(plain < 0 ? len + TD_NESTED_EXTRA : (size_t)plain);
@@ -199,16 +197,17 @@ static int feed_one(PyObject *self, PyObject *item, PyObject *dumps)
     }
     char *end = data ? td_nested_write(wide, PyBytes_AS_STRING(data), (uint32_t)len)
                      : td_plain_write(wide, item);
-    int r = pack(self, wide, (size_t)(end - wide));
+    int r = add(self, wide, (size_t)(end - wide), NULL);
     td_free(wide);
     Py_XDECREF(data);
     return r;
 }
 
-PyDoc_STRVAR(map_feed_doc,
-             "feed(inputs, dumps)\n--\n\n"
-             "Draw all inputs of an iterator and add a call for each, as room allows. What is not "
-             "plain goes through dumps(input), which gives bytes, or None if it was rejected.");
+PyDoc_STRVAR(
+    map_feed_doc,
+    "feed(inputs, dumps)\n--\n\n"
+    "Draw all inputs of an iterator and add a call for each, as room allows. What is not "
+    "plain goes through dumps(input), which gives bytes, a Block, or None if it was rejected.");
 static PyObject *map_feed(PyObject *self, PyObject *args)
 {
     enum { BREATH = 256 }; /* inputs, before other threads may have a turn */
@@ -284,7 +283,9 @@ static PyObject *map_logs(PyObject *self, PyObject *args)
     int r = td_map_logs(map_of(self), index, stream, &text, &lost);
     if (r < 0)
         return td_raise(td_state_of(self), r, NULL);
-    return Py_BuildValue("(NK)", blob_or_none(text), (unsigned long long)lost);
+    struct td_bytes bytes = td_blob_bytes(text);
+    return Py_BuildValue("(y#K)", (const char *)bytes.data, (Py_ssize_t)bytes.len,
+                         (unsigned long long)lost);
 }
 
 static PyObject *map_id(PyObject *self, void *ignored)

@@ -220,7 +220,8 @@ static int module_exec(PyObject *module)
         PyExc_Exception, NULL);
     if (!state->unreadable || PyModule_AddObjectRef(module, "Unreadable", state->unreadable) < 0)
         return -1;
-    if (add_type(module, td_client_type_new(module), "Client", &state->client_type) < 0 ||
+    if (add_type(module, td_block_type_new(module), "Block", &state->block_type) < 0 ||
+        add_type(module, td_client_type_new(module), "Client", &state->client_type) < 0 ||
         add_type(module, td_results_type_new(module), "Results", &state->results_type) < 0 ||
         add_type(module, td_stream_type_new(module), "Stream", &state->stream_type) < 0 ||
         add_type(module, td_map_type_new(module), "Map", &state->map_type) < 0 ||
@@ -232,6 +233,7 @@ static int module_exec(PyObject *module)
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     struct state *state = PyModule_GetState(module);
+    Py_VISIT(state->block_type);
     Py_VISIT(state->client_type);
     Py_VISIT(state->map_type);
     Py_VISIT(state->results_type);
@@ -245,6 +247,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
 static int module_clear(PyObject *module)
 {
     struct state *state = PyModule_GetState(module);
+    Py_CLEAR(state->block_type);
     Py_CLEAR(state->client_type);
     Py_CLEAR(state->map_type);
     Py_CLEAR(state->results_type);

@@ -4,7 +4,9 @@
 #include <stdio.h>
 
 #include "base/attr.h"
+#include "base/blob.h"
 #include "base/err.h"
+#include "block.h"
 #include "os/clock.h"
 #include "os/forkmark.h"
 #include "plain.h"
@@ -60,11 +62,17 @@ static PyObject *convert(struct seat_object *object, const struct td_message *me
     switch (message->type) {
     case TD_MSG_CALL: {
         const struct td_msg_call *call = &message->call;
-        return Py_BuildValue(
-            "(sKKIIIOy#y#)", "call", (unsigned long long)call->map, (unsigned long long)call->index,
-            (unsigned)call->count, (unsigned)call->skip, (unsigned)call->attempt,
-            call->marked ? Py_True : Py_False, (const char *)call->function.bytes,
-            (Py_ssize_t)TD_KEY_SIZE, (const char *)call->args.data, (Py_ssize_t)call->args.len);
+        PyObject *args = message->shared /* new */
+                             ? td_blob_object(td_state_of((PyObject *)object), message->shared)
+                             : PyBytes_FromStringAndSize(call->args.data,
+                                                         (Py_ssize_t)call->args.len);
+        return args ? Py_BuildValue("(sKKIIIOy#N)", "call", (unsigned long long)call->map,
+                                    (unsigned long long)call->index, (unsigned)call->count,
+                                    (unsigned)call->skip, (unsigned)call->attempt,
+                                    call->marked ? Py_True : Py_False,
+                                    (const char *)call->function.bytes, (Py_ssize_t)TD_KEY_SIZE,
+                                    args)
+                    : NULL;
     }
     case TD_MSG_FUNCTION:
         return Py_BuildValue("(sy#y#)", "function", (const char *)message->function.function.bytes,
@@ -124,6 +132,34 @@ static PyObject *seat_hello(PyObject *self, PyObject *ignored)
     return send(self, &message, NULL, 0);
 }
 
+/* A result on its way: the bytes of an object, or what a Block holds. */
+struct value {
+    struct td_bytes bytes;
+    struct td_blob *shared;
+    Py_buffer buffer;
+};
+
+/* Borrows from the object until value_done. 0, or -1 with an exception set. */
+static int value_of(PyObject *self, PyObject *object, struct value *ret_value)
+{
+    struct state *state = td_state_of(self);
+    *ret_value = (struct value){0};
+    if (td_is_block(state, object)) {
+        ret_value->shared = td_object_blob(state, object);
+        return 0;
+    }
+    if (PyObject_GetBuffer(object, &ret_value->buffer, PyBUF_SIMPLE) < 0)
+        return -1;
+    ret_value->bytes = (struct td_bytes){ret_value->buffer.buf, (size_t)ret_value->buffer.len};
+    return 0;
+}
+
+static void value_done(struct value *value)
+{
+    value->shared = td_blob_unref(value->shared);
+    PyBuffer_Release(&value->buffer); /* one without an object is let be */
+}
+
 PyDoc_STRVAR(finish_doc,
              "finish(map, index, attempt, status, retire, printed, duration_ns, peak_bytes, value)"
              "\n--\n\nGive a call's outcome back.");
@@ -134,9 +170,11 @@ static PyObject *seat_finish(PyObject *self, PyObject *args)
     unsigned char status;
     int retire;
     long long duration;
-    Py_buffer value;
-    if (!PyArg_ParseTuple(args, "KKIbpKLKy*", &map, &index, &attempt, &status, &retire, &printed,
-                          &duration, &peak, &value))
+    struct value value = {0};
+    PyObject *object;
+    if (!PyArg_ParseTuple(args, "KKIbpKLKO", &map, &index, &attempt, &status, &retire, &printed,
+                          &duration, &peak, &object) ||
+        value_of(self, object, &value) < 0)
         return NULL;
     struct td_message message = {.type = TD_MSG_FINISH,
                                  .finish = {.map = map,
@@ -147,9 +185,10 @@ static PyObject *seat_finish(PyObject *self, PyObject *args)
                                             .printed = printed,
                                             .duration_ns = duration,
                                             .peak_bytes = peak,
-                                            .value = {value.buf, (size_t)value.len}}};
+                                            .value = value.bytes},
+                                 .shared = value.shared};
     PyObject *result = send(self, &message, NULL, 0);
-    PyBuffer_Release(&value);
+    value_done(&value);
     return result;
 }
 
@@ -170,10 +209,11 @@ static PyObject *seat_idle(PyObject *self, PyObject *args)
 
 /* -- going through several calls -------------------------------------------------------------- */
 
-PyDoc_STRVAR(prepare_doc,
-             "prepare(head, foot, settle, dumps, fail, out, err)\n--\n\n"
-             "What go() needs: the edges of a run of results; settle(result) for coroutines and "
-             "generators; dumps(result) -> bytes; fail(exception) -> bytes; the two Streams.");
+PyDoc_STRVAR(
+    prepare_doc,
+    "prepare(head, foot, settle, dumps, fail, out, err)\n--\n\n"
+    "What go() needs: the edges of a run of results; settle(result) for coroutines and "
+    "generators; dumps(result) -> bytes or Block; fail(exception) -> bytes; the two Streams.");
 static PyObject *seat_prepare(PyObject *self, PyObject *args)
 {
     struct seat_object *object = (struct seat_object *)self;
@@ -212,28 +252,32 @@ struct trip {
 };
 
 /* Sends one outcome past the desk. 0, or -1 with an exception set. */
-static int send_outcome(struct trip *trip, uint8_t status, PyObject *value)
+static int send_outcome(struct trip *trip, uint8_t status, PyObject *object)
 {
     struct td_desk *desk = trip->desk;
-    struct td_message message = {
-        .type = TD_MSG_FINISH,
-        .finish = {.map = trip->map,
-                   .index = trip->index + td_desk_at(desk),
-                   .attempt = trip->attempt,
-                   .status = status,
-                   .filled = td_desk_filled(desk),
-                   .duration_ns = td_clock_now() - td_desk_since(desk),
-                   .value = {PyBytes_AS_STRING(value), (size_t)PyBytes_GET_SIZE(value)}}};
+    struct value value;
+    if (value_of(trip->self, object, &value) < 0)
+        return -1;
+    struct td_message message = {.type = TD_MSG_FINISH,
+                                 .finish = {.map = trip->map,
+                                            .index = trip->index + td_desk_at(desk),
+                                            .attempt = trip->attempt,
+                                            .status = status,
+                                            .filled = td_desk_filled(desk),
+                                            .duration_ns = td_clock_now() - td_desk_since(desk),
+                                            .value = value.bytes},
+                                 .shared = value.shared};
     PyObject *sent = send(trip->self, &message, NULL, 0); /* new */
+    value_done(&value);
     Py_XDECREF(sent);
     return sent ? 0 : -1;
 }
 
-/* Calls a hook that gives bytes: new, or NULL with an exception. */
-static PyObject *bytes_of(PyObject *hook, PyObject *value)
+/* Calls a hook that gives bytes or a Block: new, or NULL with an exception. */
+static PyObject *bytes_of(struct trip *trip, PyObject *hook, PyObject *value)
 {
     PyObject *data = PyObject_CallOneArg(hook, value); /* new */
-    if (!data || PyBytes_CheckExact(data))
+    if (!data || PyBytes_CheckExact(data) || td_is_block(td_state_of(trip->self), data))
         return data;
     Py_DECREF(data);
     PyErr_SetString(PyExc_TypeError, "a hook gave no bytes");
@@ -252,10 +296,10 @@ static int lay(struct trip *trip, PyObject *result)
         return 0;
     }
     trip->over = plain >= 0;
-    PyObject *data = bytes_of(trip->object->dumps, result); /* new */
+    PyObject *data = bytes_of(trip, trip->object->dumps, result); /* new */
     if (!data)
         return -1;
-    size_t len = (size_t)PyBytes_GET_SIZE(data);
+    size_t len = PyBytes_CheckExact(data) ? (size_t)PyBytes_GET_SIZE(data) : SIZE_MAX;
     int r = 0;
     room = len <= NESTED_MAX ? td_desk_room(desk, len + TD_NESTED_EXTRA) : NULL;
     if (room) {
@@ -287,8 +331,8 @@ static PyObject *caught(void)
 /* The call has raised: its exception travels. */
 static int lay_failure(struct trip *trip)
 {
-    PyObject *error = caught();                           /* new */
-    PyObject *data = bytes_of(trip->object->fail, error); /* new */
+    PyObject *error = caught();                                 /* new */
+    PyObject *data = bytes_of(trip, trip->object->fail, error); /* new */
     int r = data ? send_outcome(trip, TD_OUTCOME_RAISED, data) : -1;
     if (r == 0)
         td_desk_done(trip->desk, 0);

@@ -19,6 +19,7 @@ struct turn {
 
 struct state {
     struct turn turn;
+    PyTypeObject *block_type;
     PyTypeObject *client_type;
     PyTypeObject *map_type;
     PyTypeObject *results_type;
@@ -39,6 +40,7 @@ PyObject *td_raise(struct state *state, int status, const struct td_error *err);
 int td_deadline(PyObject *seconds, int64_t *ret_deadline_ns);
 
 /* The types; each returns a new reference or NULL with an exception set. */
+PyObject *td_block_type_new(PyObject *module);
 PyObject *td_client_type_new(PyObject *module);
 PyObject *td_map_type_new(PyObject *module);
 PyObject *td_results_type_new(PyObject *module);

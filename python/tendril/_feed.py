@@ -48,11 +48,11 @@ class Feeder:
         except BaseException as error:
             self.error = self.error or error
 
-    def _dumps(self, value: Any) -> bytes | None:
+    def _dumps(self, value: Any) -> bytes | _tendril.Block | None:
         """One input that cannot be sent is a failed call; it never spoils the rest."""
         try:
             data = _pickling.dumps_input(value if self._spread else (value,))
-            if len(data) <= _tendril.INPUT_MAX:
+            if isinstance(data, _tendril.Block) or len(data) <= _tendril.INPUT_MAX:
                 return data
             raise TendrilError(
                 f"the arguments have {len(data)} bytes, at most {_tendril.INPUT_MAX} can be sent"

@@ -18,7 +18,7 @@ class Outcome(NamedTuple):
     skip: int
     status: int
     attempt: int
-    value: bytes | None
+    value: bytes | memoryview | None
     code: int
     pid: int
     started_ns: int

@@ -12,9 +12,10 @@ import functools
 import io
 import os
 import pickle
+import struct
 import sys
 from collections import ChainMap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -104,13 +105,32 @@ def _cached(fn: Callable[..., Any], parameters: dict[str, Any]) -> Callable[...,
 send_whole(type(functools.cache(len)), _reduce_cached)
 
 
-def _cloud_dumps(value: Any) -> bytes:
+class _Buffers(list[memoryview]):
+    """Takes the large buffers out of a pickle (PEP 574)."""
+
+    def keep(self, buffer: pickle.PickleBuffer) -> bool:
+        """Whether this one is to stay in it."""
+        try:
+            raw = buffer.raw()
+        except BufferError:  # it is not in one piece
+            return True
+        if raw.nbytes < LARGE:
+            return True
+        self.append(raw)
+        return False
+
+
+def _cloud_dumps(value: Any, buffers: _Buffers | None = None) -> bytes:
     file = io.BytesIO()
-    _Pickler(file, protocol=PROTOCOL).dump(value)
+    if buffers is None:
+        _Pickler(file, protocol=PROTOCOL).dump(value)
+    else:
+        buffers.clear()  # of an attempt by other means
+        _Pickler(file, protocol=PROTOCOL, buffer_callback=buffers.keep).dump(value)
     return file.getvalue()
 
 
-def dumps(value: Any) -> bytes:
+def dumps(value: Any, buffers: _Buffers | None = None) -> bytes:
     """Pickle a value: the C pickler when that is enough, else cloudpickle.
 
     The C pickler names classes and functions; where such a name belongs to ``__main__`` or to a
@@ -120,11 +140,14 @@ def dumps(value: Any) -> bytes:
         return pickle.dumps(value, protocol=PROTOCOL)
     _local.refresh()
     try:
-        data = pickle.dumps(value, protocol=PROTOCOL)
+        if buffers is None:
+            data = pickle.dumps(value, protocol=PROTOCOL)
+        else:
+            data = pickle.dumps(value, protocol=PROTOCOL, buffer_callback=buffers.keep)
     except Exception:  # whatever it was, cloudpickle can do more, or says it better
-        return _cloud_dumps(value)
+        return _cloud_dumps(value, buffers)
     if _local.mentioned_in(data):
-        return _cloud_dumps(value)
+        return _cloud_dumps(value, buffers)
     return data
 
 
@@ -135,8 +158,8 @@ class _Unpickler(pickle.Unpickler):
     the runner's copies of its methods, with copies of their globals, into the caller's class.
     """
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(io.BytesIO(data))
+    def __init__(self, data: bytes | memoryview, buffers: Iterable[memoryview]) -> None:
+        super().__init__(io.BytesIO(data), buffers=buffers)
         self._known: set[type] = set()
 
     def find_class(self, module: str, name: str) -> Any:
@@ -158,9 +181,70 @@ class _Unpickler(pickle.Unpickler):
         return kind if kind in self._known else fill(kind, *state)
 
 
-def loads_result(data: bytes) -> Any:
+def loads_result(data: bytes | memoryview) -> Any:
     """Read a result or an exception that came back. Raises whatever reading raises."""
-    return _Unpickler(data).load() if b"cloudpickle" in data else pickle.loads(data)
+    if is_large(data):
+        return loads_large(data)[1]
+    if b"cloudpickle" in bytes(data):
+        return _Unpickler(data, ()).load()
+    return pickle.loads(data)
+
+
+# A large value: a head, its pickle, and the buffers that were taken out of it, in shared memory.
+# The head: a first byte that no pickle begins with, how a function is called with it, whether
+# cloudpickle had a part in it, how many buffers there are, the bytes of the pickle and of each
+# buffer. A buffer begins at a multiple of _ALIGN.
+LARGE = 1 << 20  # bytes
+_LARGE_HEAD = struct.Struct("<BBBxIQ")
+_LARGE_FIRST = 3
+_ALIGN = 64
+CALLED_WITH_BOTH, CALLED_WITH_ONE, CALLED_WITH_SEVERAL = 0, 1, 2  # f(*a, **k), f(x), f(*x)
+
+
+def dumps_any(value: Any, called: int = CALLED_WITH_BOTH) -> bytes | _tendril.Block:
+    """Pickle a value of any size. Raises what pickling raised."""
+    buffers = _Buffers()
+    data = dumps(value, buffers)
+    if not buffers and len(data) < LARGE:
+        return data
+    try:
+        return _block(data, buffers, called)
+    except _tendril.Error:  # no shared memory is to be had: through the socket, then
+        return dumps(value)
+
+
+def _block(data: bytes, buffers: _Buffers, called: int) -> _tendril.Block:
+    sizes = [buffer.nbytes for buffer in buffers]
+    head = _LARGE_HEAD.pack(_LARGE_FIRST, called, b"cloudpickle" in data, len(sizes), len(data))
+    pieces = [head, struct.pack(f"<{len(sizes)}Q", *sizes), data]
+    at = sum(map(len, pieces))
+    for buffer in buffers:
+        gap = -at % _ALIGN
+        pieces += (bytes(gap), buffer)
+        at += gap + buffer.nbytes
+    return _tendril.Block(pieces)
+
+
+def is_large(data: bytes | memoryview) -> bool:
+    """Whether this is what dumps_any makes of a large value."""
+    return data[0] == _LARGE_FIRST
+
+
+def loads_large(data: memoryview) -> tuple[int, Any]:
+    """How a function is called with it, and a large value, which lies in `data`, not in a copy."""
+    _, called, cloud, count, size = _LARGE_HEAD.unpack_from(data)
+    sizes = struct.unpack_from(f"<{count}Q", data, _LARGE_HEAD.size)
+    at = _LARGE_HEAD.size + 8 * count
+    pickled = data[at : at + size]
+    at += size
+    buffers = []
+    for size in sizes:
+        at += -at % _ALIGN
+        buffers.append(data[at : at + size])
+        at += size
+    if cloud:
+        return called, _Unpickler(pickled, buffers).load()
+    return called, pickle.loads(pickled, buffers=buffers)
 
 
 # A run of values that were pickled one by one, in one pickle (see python/_tendril/plain.c): after
@@ -189,12 +273,12 @@ def nested_result(data: bytes) -> Any:
         return _tendril.Unreadable(error)
 
 
-def is_run(data: bytes) -> bool:
+def is_run(data: bytes | memoryview) -> bool:
     """Whether this is a run of values, and not the pickle of one."""
     return data[0] in (1, 2)
 
 
-def loads_run(data: bytes) -> list[Any]:
+def loads_run(data: bytes | memoryview) -> list[Any]:
     """The values of a run."""
     return pickle.loads(memoryview(data)[1:])
 
@@ -271,19 +355,20 @@ def dumps_function(fn: Callable[..., Any]) -> bytes:
         raise PicklingError(f"function {name} cannot be sent: {explain(fn, error)}") from error
 
 
-def dumps_input(args: tuple[Any, ...]) -> bytes:
+def dumps_input(args: tuple[Any, ...]) -> bytes | _tendril.Block:
     """Pickle an input of a map, one argument or the tuple of several. Raises PicklingError."""
-    value = args[0] if len(args) == 1 else args
     try:
-        return dumps(value)
+        if len(args) == 1:
+            return dumps_any(args[0], CALLED_WITH_ONE)
+        return dumps_any(args, CALLED_WITH_SEVERAL)
     except Exception:
         return dumps_arguments(args, {})  # which says which one it was
 
 
-def dumps_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+def dumps_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | _tendril.Block:
     """Pickle the arguments of a call. Raises PicklingError, naming the argument."""
     try:
-        return dumps((args, kwargs))
+        return dumps_any((args, kwargs))
     except Exception as error:
         for label, value in _named_arguments(args, kwargs):
             if (reason := _failure(value)) is not None:

@@ -229,7 +229,7 @@ def _serve(channel: int) -> None:
                 prepared = True
             written = _written()
             started = time.perf_counter_ns()
-            outcome: tuple[int, bytes] | None = None
+            outcome: tuple[int, bytes | _tendril.Block] | None = None
             if count == 1:
                 outcome = _run(functions, key, payload, skip)
             else:
@@ -307,8 +307,13 @@ def _load_run(
         return _raiser(error), items, False
 
 
-def _arguments(payload: bytes, skip: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _arguments(payload: bytes | memoryview, skip: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Those of a single call, which may be one of a run."""
+    if _pickling.is_large(payload):
+        called, value = _pickling.loads_large(payload)
+        if called == _pickling.CALLED_WITH_BOTH:
+            return value
+        return (value if called == _pickling.CALLED_WITH_SEVERAL else (value,)), {}
     if not _pickling.is_run(payload):
         return pickle.loads(payload)
     item = _pickling.loads_run(payload)[skip]
@@ -318,8 +323,11 @@ def _arguments(payload: bytes, skip: int) -> tuple[tuple[Any, ...], dict[str, An
 
 
 def _run(
-    functions: dict[bytes, bytes | Callable[..., Any]], key: bytes, payload: bytes, skip: int
-) -> tuple[int, bytes]:
+    functions: dict[bytes, bytes | Callable[..., Any]],
+    key: bytes,
+    payload: bytes | memoryview,
+    skip: int,
+) -> tuple[int, bytes | _tendril.Block]:
     """One call: its status, and its pickled result or exception."""
     try:
         fn = _load(functions, key)
@@ -336,9 +344,9 @@ def _run(
         return _RAISED, _failure(error)
 
 
-def _dumps_result(result: Any) -> bytes:
+def _dumps_result(result: Any) -> bytes | _tendril.Block:
     try:
-        return _pickling.dumps(result)
+        return _pickling.dumps_any(result)
     except BaseException as error:
         text = f"the result cannot be sent back: {_pickling.explain(result, error)}"
     raise _pickling.PicklingError(text)

@@ -41,7 +41,9 @@ static void on_frame(void *context, struct td_bytes frame)
 {
     struct link *link = context;
     struct td_message message;
-    if (td_message_decode(frame, &message, NULL) < 0)
+    struct td_blob *beside = td_channel_tail(link->channel);
+    if (td_message_decode(frame, &message, NULL) < 0 ||
+        (beside && td_message_attach(&message, beside, NULL) < 0))
         return; /* our own node on our own socket */
     if (message.type == TD_MSG_STARTED) {
         link->sink->started(link->context, message.started.map, message.started.index,

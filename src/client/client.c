@@ -14,6 +14,7 @@
 #include "bus/bus_local.h"
 #include "node/node.h"
 #include "os/clock.h"
+#include "os/memfile.h"
 #include "pool/pool.h"
 #include "task/outcome.h"
 #include "task/spec.h"
@@ -263,6 +264,7 @@ static void on_outcome(void *context, struct td_outcome **outcome)
     struct td_map *map = td_idmap_get(&client->maps, (*outcome)->map);
     uint32_t calls = (*outcome)->count;
     int64_t duration = (*outcome)->duration_ns;
+    td_memfile_close((*outcome)->value); /* it has arrived: readers may hold many */
     if (map && td_window_put(map->window, outcome) == 0) {
         td_packing_finished(&map->packing, calls, duration);
         if (map->options.notify && !map->noticed) {

@@ -20,6 +20,7 @@
 #include "base/bytes.h"
 #include "task/window.h"
 
+struct td_blob;
 struct td_client;
 struct td_error;
 struct td_map;
@@ -95,14 +96,19 @@ struct td_map *td_map_ref(struct td_map *map);
 struct td_map *td_map_unref(struct td_map *map); /* the last one cancels what still runs */
 uint64_t td_map_id(const struct td_map *map);    /* random, unique */
 
-/* Adds a call; args are copied. TD_ECANCELLED, TD_ECLOSED, TD_ENOMEM, TD_EFORKED, TD_ELIMIT. */
-int td_map_submit(struct td_map *map, struct td_bytes args, uint64_t *ret_index,
+/* Adds a call; takes a reference to args. TD_ECANCELLED, TD_ECLOSED, TD_ENOMEM, TD_EFORKED,
+ * TD_ELIMIT (of bytes that are not in a memory file). */
+int td_map_submit(struct td_map *map, struct td_blob *args, uint64_t *ret_index,
                   struct td_error *err);
 
 /* Adds a call that may be packed with those added before and after it, as td_packing.h has it: it
  * is submitted when their batch is full, or a moment later. The same errors; TD_EAGAIN: there is no
  * room, or it is too early to say with how many others; wait with td_map_wait_room. */
 int td_map_pack(struct td_map *map, struct td_bytes args, struct td_error *err);
+
+/* Adds a call alone, however long those before it wait. The errors of td_map_submit; TD_EAGAIN:
+ * there is no room; wait with td_map_wait_room. */
+int td_map_offer(struct td_map *map, struct td_blob *args, struct td_error *err);
 
 /* Adds a call that has failed already: an input that could not even be sent. Its outcome is RAISED
  * with this value. The same errors. */
@@ -132,7 +138,6 @@ bool td_map_cancelled(struct td_map *map);
 /* What call `index` has written to a stream (1, 2, or 0: both, as it came), as a new blob of
  * bytes; *ret_lost counts the bytes of the whole map that were dropped because the log has a
  * maximum. TD_ENOMEM. */
-struct td_blob;
 int td_map_logs(struct td_map *map, uint64_t index, int stream, struct td_blob **ret_text,
                 uint64_t *ret_lost);
 

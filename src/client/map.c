@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "client/client_internal.h"
 #include "os/clock.h"
+#include "os/memfile.h"
 #include "task/outcome.h"
 #include "wire/message.h"
 
@@ -178,22 +179,47 @@ static int too_large(size_t len, struct td_error *err)
                         len, TD_FRAME_MAX / 2);
 }
 
-int td_map_submit(struct td_map *map, struct td_bytes args, uint64_t *ret_index,
-                  struct td_error *err)
+/* Whether a further batch has room beside those that are held, by number and by size. */
+static bool has_room(const struct td_map *map)
 {
+    uint64_t calls = map->options.ahead_calls;
+    uint64_t each = map->calls ? map->bytes / map->calls + 1 : 1;
+    uint64_t fit = map->options.ahead_bytes / each;
+    uint64_t batch = map->goal < PACK_MAX / each ? map->goal : PACK_MAX / each + 1;
+    uint64_t packs = (uint64_t)AHEAD * map->packing.slots * batch;
+    calls = calls > packs ? calls : packs;
+    fit = fit > CALLS_MIN ? fit : CALLS_MIN;
+    return td_window_span(map->window) < (calls < fit ? calls : fit);
+}
+
+static int submit_alone(struct td_map *map, struct td_blob *args, bool if_room, uint64_t *ret_index,
+                        struct td_error *err)
+{
+    size_t len = td_blob_bytes(args).len;
     if (td_client_forked(map->client))
         return td_error_set(err, TD_EFORKED, "%s", td_status_text(TD_EFORKED));
-    if (args.len > TD_FRAME_MAX / 2)
-        return too_large(args.len, err);
-    TD_CLEANUP(td_blob_unrefp) struct td_blob *blob = td_blob_new(args.data, args.len);
-    if (!blob)
-        return td_error_set(err, TD_ENOMEM, "arguments of %zu bytes: out of memory", args.len);
+    if (len > TD_FRAME_MAX / 2 && td_memfile_fd(args) < 0)
+        return too_large(len, err);
     lock(map);
     int r = td_map_seal(map);
+    if (r == 0 && if_room && !has_room(map))
+        r = TD_EAGAIN;
     if (r == 0)
-        r = submit(map, blob, 1, ret_index);
+        r = submit(map, args, 1, ret_index);
     unlock(map);
     return r < 0 ? td_error_set(err, r, "submit: %s", td_status_text(r)) : 0;
+}
+
+int td_map_submit(struct td_map *map, struct td_blob *args, uint64_t *ret_index,
+                  struct td_error *err)
+{
+    return submit_alone(map, args, false, ret_index, err);
+}
+
+int td_map_offer(struct td_map *map, struct td_blob *args, struct td_error *err)
+{
+    uint64_t index = 0;
+    return submit_alone(map, args, true, &index, err);
 }
 
 /* -- packing ---------------------------------------------------------------------------------- */
@@ -221,19 +247,6 @@ static uint32_t goal(const struct td_map *map, int64_t *ret_when)
     uint64_t all = map->options.length, come = map->packing.submitted;
     uint64_t left = all == UINT64_MAX ? UINT64_MAX : all > come ? all - come : 0;
     return td_packing_next(&map->packing, left, td_clock_now(), ret_when);
-}
-
-/* Whether a further batch has room beside those that are held, by number and by size. */
-static bool has_room(const struct td_map *map)
-{
-    uint64_t calls = map->options.ahead_calls;
-    uint64_t each = map->calls ? map->bytes / map->calls + 1 : 1;
-    uint64_t fit = map->options.ahead_bytes / each;
-    uint64_t batch = map->goal < PACK_MAX / each ? map->goal : PACK_MAX / each + 1;
-    uint64_t packs = (uint64_t)AHEAD * map->packing.slots * batch;
-    calls = calls > packs ? calls : packs;
-    fit = fit > CALLS_MIN ? fit : CALLS_MIN;
-    return td_window_span(map->window) < (calls < fit ? calls : fit);
 }
 
 /* Begins a batch, and sees to it that it goes even if nothing more is added to it. */

@@ -136,11 +136,10 @@ static int map_open(struct td_guest *guest, const struct td_msg_map_open *messag
 }
 
 /* Calls that cannot be taken in have an outcome all the same. */
-static void map_call(struct td_guest *guest, const struct td_msg_map_call *message)
+static void map_call(struct td_guest *guest, const struct td_msg_map_call *message,
+                     struct td_blob *args)
 {
     struct map *map = td_idmap_get(&guest->maps, message->map);
-    TD_CLEANUP(td_blob_unrefp)
-    struct td_blob *args = td_blob_new(message->args.data, message->args.len);
     int r = map && args && message->count ? 0 : TD_ENOMEM;
     if (map)
         count(guest, map, message->count);
@@ -174,14 +173,17 @@ static void on_frame(void *context, struct td_bytes frame)
 {
     struct td_guest *guest = context;
     struct td_message message;
-    if (td_message_decode(frame, &message, NULL) < 0)
+    struct td_blob *beside = td_channel_tail(guest->channel);
+    if (td_message_decode(frame, &message, NULL) < 0 ||
+        (beside && td_message_attach(&message, beside, NULL) < 0))
         return; /* user code may write nonsense here: it hurts nobody but its own map */
     unmute(guest);
     if (message.type == TD_MSG_MAP_OPEN)
         (void)map_open(guest, &message.map_open); /* its calls are answered NOT_STARTED */
-    else if (message.type == TD_MSG_MAP_CALL)
-        map_call(guest, &message.map_call);
-    else if (message.type == TD_MSG_MAP_CANCEL)
+    else if (message.type == TD_MSG_MAP_CALL) {
+        TD_CLEANUP(td_blob_unrefp) struct td_blob *args = td_message_tail(&message);
+        map_call(guest, &message.map_call, args);
+    } else if (message.type == TD_MSG_MAP_CANCEL)
         td_bus_cancel(guest->bus, message.map_cancel.map);
     else if (message.type == TD_MSG_MAP_FORGET)
         map_forget(guest, message.map_forget.map);

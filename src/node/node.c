@@ -160,7 +160,7 @@ static void on_message(void *context, uint32_t id, const struct td_message *mess
     if (!runner || !runner->seated)
         return;
     if (message->type == TD_MSG_FINISH)
-        td_node_runner_finished(runner, &message->finish);
+        td_node_runner_finished(runner, message);
     else if (message->type == TD_MSG_IDLE)
         td_node_runner_idle(runner, &message->idle);
 }
@@ -263,8 +263,7 @@ static void do_run(struct td_node *node, const struct td_action *action)
                                           .skip = action->skip,
                                           .marked = runner->marked,
                                           .attempt = action->attempt,
-                                          .function = lane->spec->function,
-                                          .args = td_blob_bytes(action->args)}};
+                                          .function = lane->spec->function}};
     int r = td_node_runner_teach(runner, lane->spec);
     if (r == 0)
         r = td_pool_send(node->pool, runner->id, &message, action->args);

@@ -84,7 +84,7 @@ void td_node_runner_seat(struct runner *runner, const struct td_action *action,
 
 /* What it has written; said. */
 void td_node_runner_wrote(struct runner *runner, int stream, struct td_bytes text);
-void td_node_runner_finished(struct runner *runner, const struct td_msg_finish *said);
+void td_node_runner_finished(struct runner *runner, const struct td_message *message);
 void td_node_runner_idle(struct runner *runner, const struct td_msg_idle *said);
 
 /* Results that lie on its desk, without waiting for the others of their batch. */

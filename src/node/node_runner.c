@@ -148,9 +148,10 @@ static void batch_over(struct runner *runner, bool retire)
     td_sched_idle(runner->node->sched, runner->id, retire, td_clock_now());
 }
 
-void td_node_runner_finished(struct runner *runner, const struct td_msg_finish *said)
+void td_node_runner_finished(struct runner *runner, const struct td_message *message)
 {
     struct td_node *node = runner->node;
+    const struct td_msg_finish *said = &message->finish;
     bool ok = said->status == TD_OUTCOME_OK || said->status == TD_OUTCOME_RAISED;
     uint64_t at = said->index - runner->index;
     if (!ok || said->map != runner->map || said->attempt != runner->attempt ||
@@ -171,7 +172,7 @@ void td_node_runner_finished(struct runner *runner, const struct td_msg_finish *
     }
     if (outcome && said->status != TD_OUTCOME_OK)
         outcome->last_output = td_lines_tail(&runner->lines, said->index);
-    settle(runner, &outcome, td_blob_new(said->value.data, said->value.len));
+    settle(runner, &outcome, td_message_tail(message));
     if (!runner->packed)
         batch_over(runner, said->retire != 0);
     td_node_wake(node);

@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/attr.h"
 #include "base/blob.h"
 #include "base/buf.h"
 #include "base/err.h"
@@ -16,6 +17,7 @@
 #include "os/clock.h"
 #include "os/fd.h"
 #include "os/loop.h"
+#include "os/memfile.h"
 
 enum {
     READ_CHUNK = 64 << 10,
@@ -49,6 +51,7 @@ struct td_channel {
     void *context;
 
     struct td_buf in;
+    struct td_blob *tail;             /* of the frame that is being handled, if it came beside it */
     uint64_t delivered;               /* frames handed over; the last one is being handled */
     struct held_fd fds[FDS_HELD_MAX]; /* received, oldest first */
     size_t nfds;
@@ -108,10 +111,30 @@ static void fail(struct td_channel *channel, const char *reason)
     channel->events->closed(channel->context, reason);
 }
 
+/* What of a tail goes through the socket. */
+static struct td_bytes inside(const struct td_blob *tail)
+{
+    return td_memfile_fd(tail) < 0 ? td_blob_bytes(tail) : (struct td_bytes){NULL, 0};
+}
+
+/* Attaches descriptors to a message; control has room for them. */
+static void attach(struct msghdr *message, void *control, const int *fds, size_t nfds)
+{
+    message->msg_control = control;
+    message->msg_controllen = CMSG_SPACE(nfds * sizeof(int));
+    memset(control, 0, message->msg_controllen);
+    struct cmsghdr *header = CMSG_FIRSTHDR(message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(nfds * sizeof(int));
+    memcpy(CMSG_DATA(header), fds, nfds * sizeof(int));
+}
+
 /* Sends what it can of one frame: 1 all gone, 0 the socket is full, or a negative status. */
 static int send_some(struct td_channel *channel, struct outgoing *item)
 {
-    struct td_bytes tail = td_blob_bytes(item->tail);
+    struct td_bytes tail = inside(item->tail);
+    int file = td_memfile_fd(item->tail);
     size_t total = item->head_len + tail.len;
     while (item->sent < total) {
         struct iovec parts[2];
@@ -126,16 +149,10 @@ static int send_some(struct td_channel *channel, struct outgoing *item)
             struct cmsghdr align;
             char bytes[CMSG_SPACE(sizeof item->fds)];
         } control;
-        if (item->nfds && item->sent == 0) {
-            memset(&control, 0, sizeof control);
-            message.msg_control = control.bytes;
-            message.msg_controllen = CMSG_SPACE(item->nfds * sizeof(int));
-            struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-            header->cmsg_level = SOL_SOCKET;
-            header->cmsg_type = SCM_RIGHTS;
-            header->cmsg_len = CMSG_LEN(item->nfds * sizeof(int));
-            memcpy(CMSG_DATA(header), item->fds, item->nfds * sizeof(int));
-        }
+        if (item->sent == 0 && file >= 0)
+            attach(&message, control.bytes, &file, 1);
+        else if (item->sent == 0 && item->nfds)
+            attach(&message, control.bytes, item->fds, item->nfds);
         ssize_t sent = sendmsg(channel->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0 && errno == EINTR)
             continue;
@@ -174,7 +191,7 @@ static int enqueue(struct td_channel *channel, struct td_bytes head, struct td_b
 {
     if (channel->closed)
         return TD_ECLOSED;
-    size_t tail_len = td_blob_bytes(tail).len;
+    size_t tail_len = inside(tail).len;
     if (head.len > channel->options.frame_max || tail_len > channel->options.frame_max - head.len)
         return TD_ELIMIT;
     if (channel->queued > channel->options.queue_max)
@@ -192,6 +209,8 @@ static int enqueue(struct td_channel *channel, struct td_bytes head, struct td_b
         item->fds[item->nfds++] = copy;
     }
     uint32_t length = (uint32_t)(head.len + tail_len);
+    if (td_memfile_fd(tail) >= 0)
+        length |= TD_CHANNEL_BESIDE;
     memcpy(item->head, &length, HEADER_SIZE);
     if (head.len)
         memcpy(item->head + HEADER_SIZE, head.data, head.len);
@@ -213,6 +232,11 @@ int td_channel_send_fds(struct td_channel *channel, struct td_bytes head, const 
     if (nfds > TD_CHANNEL_FDS_MAX)
         return TD_EINVAL;
     return enqueue(channel, head, NULL, fds, nfds);
+}
+
+struct td_blob *td_channel_tail(const struct td_channel *channel)
+{
+    return channel->tail;
 }
 
 int td_channel_take_fd(struct td_channel *channel)
@@ -244,7 +268,7 @@ static size_t frames_begun(const struct td_channel *channel)
         if (channel->in.len - at < HEADER_SIZE)
             return n + 1;
         memcpy(&length, channel->in.data + at, HEADER_SIZE);
-        at += (size_t)HEADER_SIZE + length;
+        at += (size_t)HEADER_SIZE + (length & ~TD_CHANNEL_BESIDE);
     }
     return n;
 }
@@ -309,15 +333,37 @@ static bool type_allowed(const struct td_channel *channel, size_t at)
     return !options->types || memchr(options->types, channel->in.data[at], options->ntypes);
 }
 
+/* Hands a frame over. What is wrong with it, or NULL. */
+static const char *deliver(struct td_channel *channel, struct td_bytes frame, bool beside)
+{
+    TD_CLEANUP(td_blob_unrefp) struct td_blob *tail = NULL;
+    channel->delivered++;
+    drop_fds(channel);
+    if (beside) {
+        int fd = td_channel_take_fd(channel);
+        if (fd < 0)
+            return "no descriptor for a large value (too many open files)";
+        int r = td_memfile_open(&fd, &tail, NULL);
+        if (r < 0)
+            return r == TD_EPROTO ? "a large value is not sealed" : "no memory for a large value";
+    }
+    channel->tail = tail;
+    channel->events->frame(channel->context, frame);
+    channel->tail = NULL;
+    return NULL;
+}
+
 /* Hands over every whole frame in the buffer; what is wrong with the framing, or NULL. */
 static const char *deliver_frames(struct td_channel *channel)
 {
     size_t at = 0;
     const char *wrong = NULL;
-    while (!channel->freed && !channel->closed && !channel->paused &&
+    while (!wrong && !channel->freed && !channel->closed && !channel->paused &&
            channel->in.len - at >= HEADER_SIZE) {
         uint32_t length;
         memcpy(&length, channel->in.data + at, HEADER_SIZE);
+        bool beside = length & TD_CHANNEL_BESIDE;
+        length &= ~TD_CHANNEL_BESIDE;
         if (length > channel->options.frame_max) {
             wrong = "a frame is longer than allowed";
             break;
@@ -330,9 +376,7 @@ static const char *deliver_frames(struct td_channel *channel)
             break;
         struct td_bytes frame = {channel->in.data + at + HEADER_SIZE, length};
         at += (size_t)HEADER_SIZE + length;
-        channel->delivered++;
-        drop_fds(channel);
-        channel->events->frame(channel->context, frame);
+        wrong = deliver(channel, frame, beside);
     }
     td_buf_drop(&channel->in, at);
     if (channel->in.len == 0 && channel->in.cap > ((size_t)4 << 20))

@@ -355,7 +355,11 @@ static void on_runner_frame(void *context, struct td_bytes frame)
     struct td_pool *pool = runner->pool;
     struct td_message message;
     /* User code may reach the runner's socket: what it breaks ends that runner only. */
-    if (td_message_decode(frame, &message, NULL) < 0) {
+    struct td_blob *beside = td_channel_tail(runner->channel);
+    int r = td_message_decode(frame, &message, NULL);
+    if (r == 0 && beside)
+        r = td_message_attach(&message, beside, NULL);
+    if (r < 0) {
         td_pool_kill(pool, runner->id, BROKEN);
         return;
     }

@@ -10,9 +10,12 @@
 #include <unistd.h>
 
 #include "base/attr.h"
+#include "base/blob.h"
 #include "base/err.h"
+#include "os/channel.h"
 #include "os/clock.h"
 #include "os/fd.h"
+#include "os/memfile.h"
 #include "os/proc.h"
 #include "pool/desk.h"
 
@@ -35,6 +38,7 @@ static void drop_fds(struct td_seat *seat)
 void td_seat_done(struct td_seat *seat)
 {
     drop_fds(seat);
+    seat->tail = td_blob_unref(seat->tail);
     td_desk_free(seat->desk);
     td_buf_done(&seat->in);
 }
@@ -99,16 +103,33 @@ static void spin(const struct td_seat *seat)
     errno = saved;
 }
 
+/* The tail of a message that came beside it. The descriptor is not kept: nothing is sent on. */
+static int open_tail(struct td_seat *seat, struct td_message *message, struct td_error *err)
+{
+    if (seat->fds[0] < 0)
+        return td_error_set(err, TD_ELIMIT,
+                            "no descriptor for a large value (too many open files)");
+    int r = td_memfile_open(&seat->fds[0], &seat->tail, err);
+    if (r < 0)
+        return r;
+    td_memfile_close(seat->tail);
+    return td_message_attach(message, seat->tail, err);
+}
+
 static int receive(struct td_seat *seat, struct td_message *ret_message, struct td_error *err)
 {
     td_buf_drop(&seat->in, seat->consumed);
     seat->consumed = 0;
+    seat->tail = td_blob_unref(seat->tail);
     if (seat->in.len == 0 && seat->in.cap > ((size_t)1 << 20))
         td_buf_done(&seat->in); /* a large value came through: give its memory back */
     uint32_t length = 0;
+    bool beside = false;
     for (;;) {
         if (seat->in.len >= HEADER_SIZE) {
             memcpy(&length, seat->in.data, HEADER_SIZE);
+            beside = length & TD_CHANNEL_BESIDE;
+            length &= ~TD_CHANNEL_BESIDE;
             if (length > TD_FRAME_MAX)
                 return td_error_set(err, TD_EPROTO, "a frame of %u bytes", length);
             if (seat->in.len - HEADER_SIZE >= length)
@@ -121,8 +142,9 @@ static int receive(struct td_seat *seat, struct td_message *ret_message, struct 
             return r;
     }
     seat->consumed = HEADER_SIZE + length;
-    return td_message_decode((struct td_bytes){seat->in.data + HEADER_SIZE, length}, ret_message,
-                             err);
+    int r = td_message_decode((struct td_bytes){seat->in.data + HEADER_SIZE, length}, ret_message,
+                              err);
+    return r == 0 && beside ? open_tail(seat, ret_message, err) : r;
 }
 
 int td_seat_receive(struct td_seat *seat, struct td_message *ret_message, struct td_error *err)
@@ -181,7 +203,13 @@ int td_seat_send(struct td_seat *seat, const struct td_message *message, const i
     int r = td_message_encode(message, &head, &tail, err);
     if (r < 0)
         return r;
-    uint32_t length = (uint32_t)(head.len + tail.len);
+    int file = td_memfile_fd(message->shared);
+    if (file >= 0) {
+        tail.len = 0;
+        fds = &file;
+        nfds = 1;
+    }
+    uint32_t length = (uint32_t)(head.len + tail.len) | (file >= 0 ? TD_CHANNEL_BESIDE : 0);
     struct iovec parts[] = {
         {&length, sizeof length}, {head.data, head.len}, {(void *)tail.data, tail.len}};
     return send_all(seat, parts, tail.len ? 3 : 2, fds, nfds, err);

@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "wire/message.h"
 
+struct td_blob;
 struct td_desk;
 struct td_error;
 
@@ -25,6 +26,7 @@ struct td_seat {
     struct td_buf in;     /* the frame being read */
     size_t consumed;      /* bytes of `in` that the last message used */
     int fds[TD_SEAT_FDS]; /* came with the last message; -1 when taken */
+    struct td_blob *tail; /* of the last message, if it came beside it */
     struct td_desk *desk; /* a runner's, once it has received the first other message */
 };
 
@@ -37,7 +39,8 @@ void td_seat_done(struct td_seat *seat);
  * TD_EINTR; TD_EPROTO; TD_ENOMEM. */
 int td_seat_receive(struct td_seat *seat, struct td_message *ret_message, struct td_error *err);
 
-/* Sends a message whole. fds (may be NULL) are duplicated for the peer. TD_ECLOSED, TD_ELIMIT. */
+/* Sends a message whole; its tail beside it when it is `shared`, a memory file. fds (may be NULL)
+ * are duplicated for the peer. TD_ECLOSED, TD_ELIMIT. */
 int td_seat_send(struct td_seat *seat, const struct td_message *message, const int *fds,
                  size_t nfds, struct td_error *err);
 

@@ -91,8 +91,7 @@ void td_outcome_message(const struct td_outcome *outcome, struct td_message *ret
                     .peak_bytes = outcome->peak_bytes,
                     .limit_bytes = outcome->limit_bytes,
                     .last_output = td_blob_bytes(outcome->last_output),
-                    .detail = td_blob_bytes(outcome->detail),
-                    .value = td_blob_bytes(outcome->value)}};
+                    .detail = td_blob_bytes(outcome->detail)}};
 }
 
 /* Empty bytes become NULL: there is nothing to be said. */

@@ -59,7 +59,8 @@ bool td_outcome_retriable(uint8_t status);
 const char *td_outcome_words(uint8_t status); /* "timed out", or "?" */
 bool td_outcome_valid(uint8_t status);
 
-/* To and from the wire. The message borrows from the outcome; its tail is outcome->value.
+/* To and from the wire. The message borrows from the outcome; outcome->value is to be sent behind
+ * it, as its tail.
  * td_outcome_from copies; TD_EPROTO for an unknown status or a count of 0, TD_ENOMEM. */
 void td_outcome_message(const struct td_outcome *outcome, struct td_message *ret_message);
 int td_outcome_from(const struct td_message *message, struct td_outcome **ret_outcome);

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/blob.h"
 #include "base/buf.h"
 #include "base/err.h"
 
@@ -128,6 +129,35 @@ int td_message_encode(const struct td_message *message, struct td_buf *head,
     if (r < 0)
         head->len = start; /* half a message is of no use to anybody */
     return r;
+}
+
+/* Where a message keeps its tail; NULL: its kind has none. */
+static struct td_bytes *tail_of(struct td_message *message)
+{
+    const struct layout *layout = layout_of((int)message->type);
+    const struct field *last = layout ? &layout->fields[layout->count - 1] : NULL;
+    if (!last || last->kind != KIND_tail)
+        return NULL;
+    return (struct td_bytes *)(void *)((char *)&message->hello + last->offset);
+}
+
+int td_message_attach(struct td_message *message, struct td_blob *shared, struct td_error *err)
+{
+    struct td_bytes *tail = tail_of(message);
+    if (!tail || tail->len)
+        return td_error_set(err, TD_EPROTO, "%s: a value too many",
+                            td_message_name((int)message->type));
+    *tail = td_blob_bytes(shared);
+    message->shared = shared;
+    return 0;
+}
+
+struct td_blob *td_message_tail(const struct td_message *message)
+{
+    if (message->shared)
+        return td_blob_ref(message->shared);
+    const struct td_bytes *tail = tail_of((struct td_message *)message);
+    return tail ? td_blob_new(tail->data, tail->len) : NULL;
 }
 
 static int short_frame(const struct layout *layout, const char *field, struct td_error *err)

@@ -3,7 +3,8 @@
  * A frame on a socket is a 32-bit little-endian length and that many bytes; this file is about
  * those bytes: one for the type, then the fields in the order of the table, integers little
  * endian, `bytes` with a 32-bit length before them, `tail` running to the end of the frame.
- * So a large value is never copied into a message: it is sent behind the encoded head.
+ * So a large value is never copied into a message: it is sent behind the encoded head, or beside
+ * the frame as a file in memory (os/memfile.h).
  *
  *      pool --PROFILE, RUNNER_START--> supervisor --FORK--> zygote
  *      node --DESK, FUNCTION, CALL--> runner --FINISH, IDLE--> node       (the way of a call)
@@ -19,15 +20,16 @@
 
 #include "base/bytes.h"
 
+struct td_blob;
 struct td_buf;
 struct td_error;
 
 enum {
-    TD_WIRE_VERSION = 2,
+    TD_WIRE_VERSION = 3,
     TD_KEY_SIZE = 32,             /* SHA-256 of a function's body */
     TD_WIRE_BYTES_MAX = 64 << 20, /* a `bytes` field; a `tail` may fill the frame */
 };
-#define TD_FRAME_MAX ((size_t)2 << 30) /* body of a frame, bytes */
+#define TD_FRAME_MAX (((size_t)2 << 30) - 1) /* body of a frame, bytes */
 
 struct td_key {
     unsigned char bytes[TD_KEY_SIZE];
@@ -123,6 +125,7 @@ TD_MESSAGES(TD_MESSAGE_STRUCT)
 
 struct td_message {
     enum td_message_type type;
+    struct td_blob *shared; /* borrowed: what its tail lies in when that was not in the frame */
     union {
 #define TD_MESSAGE_MEMBER(number, NAME, name) struct td_msg_##name name;
         TD_MESSAGES(TD_MESSAGE_MEMBER)
@@ -138,6 +141,13 @@ int td_message_encode(const struct td_message *message, struct td_buf *head,
 
 /* Reads one frame's body. *ret_message borrows from it. TD_EPROTO. */
 int td_message_decode(struct td_bytes frame, struct td_message *ret_message, struct td_error *err);
+
+/* Gives a decoded message the tail that came beside the frame, which must have none of its own.
+ * TD_EPROTO. */
+int td_message_attach(struct td_message *message, struct td_blob *shared, struct td_error *err);
+
+/* The tail as a blob of its own: new, a reference or a copy; NULL when memory is out. */
+struct td_blob *td_message_tail(const struct td_message *message);
 
 const char *td_message_name(int type); /* "CALL", or "?" */
 

@@ -17,6 +17,7 @@ import havoc
 import pytest
 import tendril
 from conftest import Gate, RunScript
+from tendril import _pickling, _tendril
 
 AHEAD = 1024  # what a map may draw ahead of its results when its input has no length
 
@@ -731,14 +732,32 @@ def test_large_values_in_a_map() -> None:
     assert list(tendril.function(lambda block: block).map(blocks)) == blocks
 
 
-def test_argument_beyond_the_limit_is_refused() -> None:
-    """1 GiB is the most in one message: more is that call's error and nobody else's."""
+@pytest.fixture
+def more_than_a_message() -> bytes:
     free = int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) << 10
-    if free < 4 << 30:
-        pytest.skip("needs 4 GiB of memory")
+    if free < 6 << 30:
+        pytest.skip("needs 6 GiB of memory")
+    return bytes((1 << 30) + 1)
+
+
+def test_argument_larger_than_a_message(more_than_a_message: bytes) -> None:
     measure = tendril.function(len)
-    large = bytes((1 << 30) + 1)
-    one, refused, three = measure.map(iter([b"1", large, b"333"]), errors="return")
+    inputs = iter([b"1", more_than_a_message, b"333"])
+    assert list(measure.map(inputs)) == [1, len(more_than_a_message), 3]
+
+
+def test_argument_beyond_the_limit_is_refused(
+    more_than_a_message: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without shared memory 1 GiB is the most: more is that call's error and nobody else's."""
+
+    def none_to_be_had(*args: object) -> None:
+        raise _tendril.Error("TD_ESYS", "shared memory: none")
+
+    monkeypatch.setattr(_pickling, "_block", none_to_be_had)
+    measure = tendril.function(len)
+    inputs = iter([b"1", more_than_a_message, b"333"])
+    one, refused, three = measure.map(inputs, errors="return")
     assert (one, three) == (1, 3)
     assert isinstance(refused, tendril.TendrilError)
     assert "the arguments have 10737418" in str(refused)

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/attr.h"
 #include "base/blob.h"
 #include "base/err.h"
 #include "base/mem.h"
@@ -58,8 +59,8 @@ static struct td_map *map_new(struct td_client *client, struct td_spec options)
 static void submit(struct td_map *map, const char *args)
 {
     uint64_t index;
-    struct td_bytes bytes = {args, strlen(args)};
-    assert_int_equal(td_map_submit(map, bytes, &index, NULL), 0);
+    TD_CLEANUP(td_blob_unrefp) struct td_blob *blob = td_blob_new(args, strlen(args));
+    assert_int_equal(td_map_submit(map, blob, &index, NULL), 0);
 }
 
 static struct td_outcome *next(struct td_map *map)
@@ -253,7 +254,7 @@ static void test_client_cancels(void **state)
         submit(map, "hang");
     td_map_cancel(map);
     uint64_t index;
-    assert_int_equal(td_map_submit(map, (struct td_bytes){"", 0}, &index, NULL), TD_ECANCELLED);
+    assert_int_equal(td_map_submit(map, NULL, &index, NULL), TD_ECANCELLED);
     int r = 0;
     while (r == 0) {
         r = td_map_next(map, TD_NO_DEADLINE, &outcome);
@@ -429,7 +430,7 @@ static void test_client_closes_under_readers(void **state)
     submit(map, "hang");
     td_client_close(client);
     assert_int_equal(td_map_next(map, TD_NO_DEADLINE, &outcome), TD_ECLOSED);
-    assert_int_equal(td_map_submit(map, (struct td_bytes){"", 0}, &index, NULL), TD_ECLOSED);
+    assert_int_equal(td_map_submit(map, NULL, &index, NULL), TD_ECLOSED);
     td_map_cancel(map);
     td_client_close(client);
     td_client_unref(client);

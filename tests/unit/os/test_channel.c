@@ -16,6 +16,7 @@
 #include "os/clock.h"
 #include "os/fd.h"
 #include "os/loop.h"
+#include "os/memfile.h"
 
 enum { FRAME_MAX = 8 << 20, QUEUE_MAX = 1 << 20, END_MAX = 64 };
 
@@ -669,6 +670,47 @@ static void test_channel_fds_left(void **state)
     td_fd_close(&reader);
 }
 
+/* A tail in a memory file comes beside its frame; those around it are as ever. */
+static void read_tail(struct end *end, struct td_bytes frame)
+{
+    struct td_bytes tail = td_blob_bytes(td_channel_tail(end->channel));
+    assert_int_equal(td_buf_add(&end->seen, frame.data, frame.len), 0);
+    assert_int_equal(td_buf_add(&end->seen, tail.data, tail.len), 0);
+    assert_int_equal(td_buf_add(&end->seen, "|", 1), 0);
+}
+
+static void test_channel_beside(void **state)
+{
+    struct bench *bench = *state;
+    struct td_blob *tail;
+    assert_int_equal(td_memfile_new(&(struct td_bytes){"tail", 4}, 1, &tail, NULL), 0);
+    bench->b.on_frame = read_tail;
+    bench->b.stop_after = 4;
+    struct td_bytes head = {"head+", 5};
+    assert_int_equal(send_text(&bench->a, "before"), 0);
+    assert_int_equal(td_channel_send(bench->a.channel, head, tail), 0);
+    assert_int_equal(td_channel_send(bench->a.channel, head, tail), 0);
+    assert_int_equal(send_text(&bench->a, "after"), 0);
+    td_blob_unrefp(&tail);
+    run(bench, 1000);
+    saw(&bench->b, "before|head+tail|head+tail|after|");
+    assert_null(td_channel_tail(bench->b.channel));
+}
+
+/* One that claims a tail and brings none, or a file that may change, ends the connection. */
+static void test_channel_beside_missing(void **state)
+{
+    struct bench *bench = *state;
+    uint32_t length = 1 | TD_CHANNEL_BESIDE;
+    char frame[5];
+    memcpy(frame, &length, 4);
+    frame[4] = 'x';
+    assert_int_equal(write(bench->raw, frame, sizeof frame), sizeof frame);
+    run(bench, 1000);
+    assert_int_equal(bench->b.frames, 0);
+    assert_non_null(strstr(bench->b.reason, "no descriptor"));
+}
+
 #define PAIR_TEST(name) cmocka_unit_test_setup_teardown(name, setup_pair, teardown)
 #define RAW_TEST(name)  cmocka_unit_test_setup_teardown(name, setup_raw, teardown)
 
@@ -701,6 +743,8 @@ int main(void)
         PAIR_TEST(test_channel_fds_many),
         PAIR_TEST(test_channel_fds_at_limit),
         PAIR_TEST(test_channel_fds_left),
+        PAIR_TEST(test_channel_beside),
+        RAW_TEST(test_channel_beside_missing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

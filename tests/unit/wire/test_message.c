@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/blob.h"
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/mem.h"
@@ -259,6 +260,30 @@ static void test_message_unknown_type(void **state)
     td_buf_done(&head);
 }
 
+/* A tail may come beside the frame, where there is none in it. */
+static void test_message_attach(void **state)
+{
+    (void)state;
+    struct td_message message = {.type = TD_MSG_FINISH};
+    struct td_blob *blob = td_blob_new("value", 5);
+    assert_int_equal(td_message_attach(&message, blob, NULL), 0);
+    assert_ptr_equal(message.finish.value.data, td_blob_bytes(blob).data);
+    assert_int_equal(message.finish.value.len, 5);
+    struct td_blob *tail = td_message_tail(&message);
+    assert_ptr_equal(tail, blob);
+    td_blob_unref(tail);
+    assert_int_equal(td_message_attach(&message, blob, NULL), TD_EPROTO); /* a second one */
+    message = (struct td_message){.type = TD_MSG_HELLO};
+    assert_int_equal(td_message_attach(&message, blob, NULL), TD_EPROTO);
+    assert_null(td_message_tail(&message));
+    message = (struct td_message){.type = TD_MSG_FINISH, .finish.value = td_blob_bytes(blob)};
+    tail = td_message_tail(&message);
+    assert_ptr_not_equal(tail, blob); /* a copy */
+    assert_memory_equal(td_blob_bytes(tail).data, "value", 5);
+    td_blob_unref(tail);
+    td_blob_unref(blob);
+}
+
 /* What does not fit is refused before a byte of it is looked at, and leaves the head as it was. */
 static void test_message_limits(void **state)
 {
@@ -322,7 +347,7 @@ int main(void)
         cmocka_unit_test(test_message_too_long),     cmocka_unit_test(test_message_random_bytes),
         cmocka_unit_test(test_message_golden),       cmocka_unit_test(test_message_names),
         cmocka_unit_test(test_message_unknown_type), cmocka_unit_test(test_message_limits),
-        cmocka_unit_test(test_message_no_memory),
+        cmocka_unit_test(test_message_no_memory),    cmocka_unit_test(test_message_attach),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
