@@ -10,6 +10,7 @@
 #include "block.h"
 #include "os/clock.h"
 #include "plain.h"
+#include "spec_object.h"
 #include "state.h"
 #include "task/outcome.h"
 #include "task/spec.h"
@@ -386,57 +387,35 @@ static void client_dealloc(PyObject *self)
 }
 
 PyDoc_STRVAR(client_map_doc,
-             "map(*, key, body, argv, env, cwd, memory_bytes, cpu_milli, retries, timeout_ns, "
-             "ordered, notify, direct, head, foot, length, ahead_calls, ahead_bytes) -> Map\n--\n\n"
-             "Open a map of the function `body`; see src/client/client.h for the rest.");
+             "map(spec, ordered=True, notify=False, direct=False, head=b'', foot=b'', length=-1, "
+             "ahead_calls=0, ahead_bytes=0) -> Map\n--\n\n"
+             "Open a map of what a Spec has; see src/client/client.h for the rest.");
 static PyObject *client_map(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"key",          "body",        "argv",    "env",        "cwd",
-                            "memory_bytes", "cpu_milli",   "retries", "timeout_ns", "ordered",
-                            "notify",       "direct",      "head",    "foot",       "length",
-                            "ahead_calls",  "ahead_bytes", NULL};
+    static char *names[] = {"spec", "ordered", "notify",      "direct",      "head",
+                            "foot", "length",  "ahead_calls", "ahead_bytes", NULL};
     struct td_client *client = client_of(self);
-    const char *key;
-    Py_ssize_t key_len, body_len, argv_len, env_len, cwd_len;
-    const char *body, *argv, *env, *cwd;
-    unsigned long long memory;
-    unsigned cpu, retries;
-    long long timeout;
-    int ordered, notify, direct = 0;
+    struct state *state = td_state_of(self);
+    PyObject *given;
+    int ordered = 1, notify = 0, direct = 0;
     const char *head = "", *foot = "";
     Py_ssize_t head_len = 0, foot_len = 0;
     long long length = -1;
     unsigned long long ahead_calls = 0, ahead_bytes = 0;
-    if (!client || !PyArg_ParseTupleAndKeywords(
-                       args, kwargs, "|$y#y#y#y#y#KIILpppy#y#LKK", names, &key, &key_len, &body,
-                       &body_len, &argv, &argv_len, &env, &env_len, &cwd, &cwd_len, &memory, &cpu,
-                       &retries, &timeout, &ordered, &notify, &direct, &head, &head_len, &foot,
-                       &foot_len, &length, &ahead_calls, &ahead_bytes))
+    if (!client ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!|pppy#y#LKK", names, state->spec_type, &given,
+                                     &ordered, &notify, &direct, &head, &head_len, &foot, &foot_len,
+                                     &length, &ahead_calls, &ahead_bytes))
         return NULL;
-    struct td_spec wanted = {.retries = retries,
-                             .timeout_ns = timeout,
-                             .runner = {.argv = {argv, (size_t)argv_len},
-                                        .env = {env, (size_t)env_len},
-                                        .cwd = {cwd, (size_t)cwd_len},
-                                        .memory_bytes = memory,
-                                        .cpu_milli = cpu}};
-    if (key_len != TD_KEY_SIZE)
-        return PyErr_Format(PyExc_ValueError, "key has %zd bytes, not %d", key_len, TD_KEY_SIZE);
-    memcpy(wanted.function.bytes, key, TD_KEY_SIZE);
-    TD_CLEANUP(td_blob_unrefp) struct td_blob *blob = td_blob_new(body, (size_t)body_len);
-    if (!blob)
-        return PyErr_NoMemory();
-    wanted.body = blob;
-    TD_CLEANUP(td_spec_unrefp) struct td_spec *spec = NULL;
+    struct td_spec *spec = td_object_spec(given);
+    if (!spec)
+        return NULL;
+    struct map_object *object = (struct map_object *)state->map_type->tp_alloc(state->map_type,
+                                                                               0); /* new */
+    if (!object)
+        return NULL;
     struct td_error err = {0};
-    int r = td_spec_new(&wanted, &spec, &err);
-    struct state *state = td_state_of(self);
-    struct map_object *object = NULL;
-    if (r == 0) {
-        object = (struct map_object *)state->map_type->tp_alloc(state->map_type, 0); /* new */
-        if (!object)
-            return NULL;
-        r = td_map_new(client, spec,
+    int r = td_map_new(client, spec,
                        (struct td_map_options){.ordered = ordered != 0,
                                                .notify = notify != 0,
                                                .direct = direct != 0,
@@ -447,10 +426,9 @@ static PyObject *client_map(PyObject *self, PyObject *args, PyObject *kwargs)
                                                .ahead_calls = ahead_calls,
                                                .ahead_bytes = ahead_bytes},
                        &object->map, &err);
-    }
     if (r == 0)
         return (PyObject *)object;
-    Py_XDECREF(object);
+    Py_DECREF(object);
     return td_raise(state, r, &err);
 }
 

@@ -223,6 +223,7 @@ static int module_exec(PyObject *module)
     if (add_type(module, td_block_type_new(module), "Block", &state->block_type) < 0 ||
         add_type(module, td_client_type_new(module), "Client", &state->client_type) < 0 ||
         add_type(module, td_results_type_new(module), "Results", &state->results_type) < 0 ||
+        add_type(module, td_spec_type_new(module), "Spec", &state->spec_type) < 0 ||
         add_type(module, td_stream_type_new(module), "Stream", &state->stream_type) < 0 ||
         add_type(module, td_map_type_new(module), "Map", &state->map_type) < 0 ||
         add_type(module, td_seat_type_new(module), "Seat", &state->seat_type) < 0)
@@ -238,6 +239,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->map_type);
     Py_VISIT(state->results_type);
     Py_VISIT(state->seat_type);
+    Py_VISIT(state->spec_type);
     Py_VISIT(state->stream_type);
     Py_VISIT(state->unreadable);
     Py_VISIT(state->error);
@@ -252,6 +254,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->map_type);
     Py_CLEAR(state->results_type);
     Py_CLEAR(state->seat_type);
+    Py_CLEAR(state->spec_type);
     Py_CLEAR(state->stream_type);
     Py_CLEAR(state->unreadable);
     Py_CLEAR(state->error);

@@ -24,6 +24,7 @@ struct state {
     PyTypeObject *map_type;
     PyTypeObject *results_type;
     PyTypeObject *seat_type;
+    PyTypeObject *spec_type;
     PyTypeObject *stream_type;
     PyObject *unreadable; /* _tendril.Unreadable(exception) */
     PyObject *error;      /* _tendril.Error(name, text) */
@@ -45,6 +46,7 @@ PyObject *td_client_type_new(PyObject *module);
 PyObject *td_map_type_new(PyObject *module);
 PyObject *td_results_type_new(PyObject *module);
 PyObject *td_seat_type_new(PyObject *module);
+PyObject *td_spec_type_new(PyObject *module);
 PyObject *td_stream_type_new(PyObject *module);
 
 /* Of a Stream. Writes what is held of a line; marks what others write with the call whose turn it

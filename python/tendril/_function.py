@@ -156,36 +156,25 @@ class Function:
         pack: dict[str, Any] | None = None,
     ) -> tuple[Session, _tendril.Map]:
         """Open a map of this function at its place."""
-        body, key, around = self._prepare()
+        retries = self._retries if retries is None else retries
         timeout = self._timeout if timeout is None else timeout
-        session = get_session()
         try:
-            core = session.client.map(
-                key=key,
-                body=body,
-                argv=around.argv,
-                env=around.env,
-                cwd=around.cwd,
-                memory_bytes=self._memory or 0,
-                cpu_milli=round((self._cpu or 0) * 1000),
-                retries=self._retries if retries is None else retries,
-                timeout_ns=round((timeout or 0) * 1e9),
-                ordered=ordered,
-                notify=notify,
-                direct=direct,
-                **(pack or {}),
-            )
+            spec = self._prepare(retries, timeout or 0)
+            session = get_session()
+            if direct:
+                return session, session.client.map(spec, direct=True)
+            core = session.client.map(spec, ordered=ordered, notify=notify, **(pack or {}))
         except _tendril.Error as error:
             raise core_error(error, self.name) from None
         return session, core
 
-    def _prepare(self) -> tuple[bytes, bytes, _environment.Surroundings]:
-        """The pickled function, its key, and what its runners need, after a look at where it is to
-        run; kept as long as nothing that they depend on has changed."""
+    def _prepare(self, retries: int, timeout: float) -> _tendril.Spec:
+        """The pickled function and what its runners need, after a look at where it is to run; kept
+        as long as nothing that they depend on has changed."""
         now, parts = _environment.moment(), _pickling.parts(self._fn)
         if self._prepared is not None and parts is not None:
             then, then_parts, (path, changed), prepared = self._prepared
-            same = then == now and len(parts) == len(then_parts)
+            same = then == (now, retries, timeout) and len(parts) == len(then_parts)
             same = same and all(map(operator.is_, parts, then_parts))
             if same and _place.changed_ns(path) == changed:
                 return prepared
@@ -193,9 +182,19 @@ class Function:
         _place.resolve(self._options)
         body = _pickling.dumps_function(self._fn)
         around = _environment.capture(self._fn, self._options.get("environ"), self._cpu)
-        prepared = body, hashlib.sha256(body).digest(), around
-        self._prepared = None if parts is None else (now, parts, config, prepared)
-        return prepared
+        spec = _tendril.Spec(
+            key=hashlib.sha256(body).digest(),
+            body=body,
+            argv=around.argv,
+            env=around.env,
+            cwd=around.cwd,
+            memory_bytes=self._memory or 0,
+            cpu_milli=round((self._cpu or 0) * 1000),
+            retries=retries,
+            timeout_ns=round(timeout * 1e9),
+        )
+        self._prepared = None if parts is None else ((now, retries, timeout), parts, config, spec)
+        return spec
 
     def __get__(self, instance: Any, owner: type | None = None) -> Function:
         """As a method: bound to its instance, which travels with the call."""
