@@ -1,14 +1,10 @@
 /* module.c: the module `tendril._tendril`: its state, and the functions that belong to no type. */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include "base/err.h"
-#include "os/cgroup.h"
 #include "os/clock.h"
 #include "os/proc.h"
 #include "plain.h"
@@ -72,22 +68,6 @@ static PyObject *adopt_orphans(PyObject *module, PyObject *ignored)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(children_left_doc,
-             "children_left() -> bool\n--\n\n"
-             "Whether child processes of this one are alive; those that have ended are reaped.");
-static PyObject *children_left(PyObject *module, PyObject *ignored)
-{
-    (void)module, (void)ignored;
-    for (;;) {
-        int status;
-        pid_t pid = waitpid(-1, &status, WNOHANG);
-        if (pid < 0 && errno == EINTR)
-            continue;
-        if (pid <= 0)
-            return PyBool_FromLong(pid == 0);
-    }
-}
-
 PyDoc_STRVAR(line_buffer_doc, "line_buffer_stdout()\n--\n\n"
                               "Make C's stdout hand on each line as it is complete.");
 static PyObject *line_buffer_stdout(PyObject *module, PyObject *ignored)
@@ -133,49 +113,26 @@ static PyObject *environ_block(PyObject *module, PyObject *ignored)
     return block;
 }
 
-PyDoc_STRVAR(output_files_doc, "output_files() -> bytes\n--\n\n"
-                               "Which files the descriptors 1 and 2 are, to be compared.");
-static PyObject *output_files(PyObject *module, PyObject *ignored)
+PyDoc_STRVAR(changed_doc, "changed_ns(path) -> int | None\n--\n\n"
+                          "When a file was changed, ns; None for one that is not there.");
+static PyObject *changed_ns(PyObject *module, PyObject *arg)
 {
-    (void)module, (void)ignored;
-    uint64_t names[2][2] = {{0}}; /* of one that is closed: zeros */
-    for (int i = 0; i < 2; i++) {
-        struct stat found;
-        if (fstat(i + 1, &found) < 0)
-            continue;
-        names[i][0] = found.st_dev;
-        names[i][1] = found.st_ino;
-    }
-    return PyBytes_FromStringAndSize((const char *)names, sizeof names);
-}
-
-PyDoc_STRVAR(peak_doc, "peak_bytes() -> int\n--\n\n"
-                       "The most resident memory that this process has had.");
-static PyObject *peak_bytes(PyObject *module, PyObject *ignored)
-{
-    (void)module, (void)ignored;
-    struct rusage usage = {0};
-    (void)getrusage(RUSAGE_SELF, &usage); /* cannot fail for ourselves */
-    return PyLong_FromUnsignedLongLong((unsigned long long)usage.ru_maxrss * 1024);
-}
-
-PyDoc_STRVAR(oom_kills_doc,
-             "oom_kills() -> int\n--\n\n"
-             "How often the kernel has killed for memory in this runner's control group; -1: it is "
-             "in none.");
-static PyObject *oom_kills(PyObject *module, PyObject *ignored)
-{
-    (void)module, (void)ignored;
-    return PyLong_FromLongLong(td_cgroup_own_kills());
+    (void)module;
+    PyObject *path; /* new */
+    struct stat found;
+    if (!PyUnicode_FSConverter(arg, &path))
+        return NULL;
+    int r = stat(PyBytes_AS_STRING(path), &found);
+    Py_DECREF(path);
+    if (r < 0)
+        Py_RETURN_NONE;
+    return PyLong_FromLongLong(found.st_mtim.tv_sec * TD_NS_PER_S + found.st_mtim.tv_nsec);
 }
 
 static PyMethodDef functions[] = {
-    {"output_files", output_files, METH_NOARGS, output_files_doc},
-    {"peak_bytes", peak_bytes, METH_NOARGS, peak_doc},
-    {"oom_kills", oom_kills, METH_NOARGS, oom_kills_doc},
+    {"changed_ns", changed_ns, METH_O, changed_doc},
     {"die_with", die_with, METH_O, die_with_doc},
     {"adopt_orphans", adopt_orphans, METH_NOARGS, adopt_doc},
-    {"children_left", children_left, METH_NOARGS, children_left_doc},
     {"line_buffer_stdout", line_buffer_stdout, METH_NOARGS, line_buffer_doc},
     {"flush_stdout", flush_stdout, METH_NOARGS, flush_doc},
     {"environ", environ_block, METH_NOARGS, environ_doc},

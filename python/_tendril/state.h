@@ -53,5 +53,6 @@ PyObject *td_stream_type_new(PyObject *module);
  * is. 0, or -1 with an exception set. */
 int td_stream_flush(PyObject *stream);
 int td_stream_mark(PyObject *stream);
+uint64_t td_stream_written(PyObject *stream); /* bytes, marks not counted */
 
 #endif

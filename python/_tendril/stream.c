@@ -78,10 +78,9 @@ int td_stream_flush(PyObject *self)
     return write_text(self, out.data, out.len);
 }
 
-static PyObject *get_written(PyObject *self, void *ignored)
+uint64_t td_stream_written(PyObject *self)
 {
-    (void)ignored;
-    return PyLong_FromUnsignedLongLong(stream_of(self)->written);
+    return stream_of(self)->written;
 }
 
 int td_stream_mark(PyObject *self)
@@ -200,7 +199,6 @@ static PyGetSetDef attributes[] = {
     {"closed", get_closed, NULL, "False.", NULL},
     {"mode", get_mode, NULL, "As of a binary file.", NULL},
     {"name", get_name, NULL, "As of Python's own.", NULL},
-    {"written", get_written, NULL, "Bytes that were written.", NULL},
     {"raw", get_raw, NULL, "Itself: there is nothing below it.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

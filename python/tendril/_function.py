@@ -176,7 +176,7 @@ class Function:
             then, then_parts, (path, changed), prepared = self._prepared
             same = then == (now, retries, timeout) and len(parts) == len(then_parts)
             same = same and all(map(operator.is_, parts, then_parts))
-            if same and _place.changed_ns(path) == changed:
+            if same and _tendril.changed_ns(path) == changed:
                 return prepared
         config = _place.config_state()
         _place.resolve(self._options)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tendril import _tendril
 from tendril.errors import ConfigurationError, NotAvailable
 
 # Options that only a machine made on demand can honour.
@@ -22,15 +23,7 @@ def config_path() -> str:
 def config_state() -> tuple[str, int | None]:
     """The configuration file and when it was changed (None: it is not there), to be compared."""
     path = config_path()
-    return path, changed_ns(path)
-
-
-def changed_ns(path: str) -> int | None:
-    """When a file was changed, ns; None for one that is not there."""
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return None
+    return path, _tendril.changed_ns(path)
 
 
 def _configured() -> str | None:

@@ -16,7 +16,6 @@ import io
 import os
 import pickle
 import select
-import signal
 import socket
 import sys
 import time
@@ -27,9 +26,6 @@ from typing import Any
 
 from tendril import _pickling, _tendril
 from tendril._outcome import pack_exception
-
-_OK = _tendril.OUTCOME_OK
-_RAISED = _tendril.OUTCOME_RAISED
 
 _END_S = 10.0  # a runner without connection is killed, much sooner than this
 
@@ -205,9 +201,6 @@ def _volunteer_for_oom() -> None:
 def _serve(channel: int) -> None:
     """Take calls until the connection closes; then the supervisor ends this process."""
     global seat
-    own = os.getpid()
-    output = _tendril.output_files()
-    limited: bool | None = None  # memory, by control group
     seat = connection = _tendril.Seat(channel)
     _tendril.adopt_orphans()
     _volunteer_for_oom()
@@ -218,64 +211,29 @@ def _serve(channel: int) -> None:
     while (message := connection.receive()) is not None:
         kind = message[0]
         if kind == "call":
-            _, map_id, index, count, skip, attempt, marked, key, payload = message
-            if limited is None:  # by the first call the supervisor has put us where we belong
-                limited = _tendril.oom_kills() >= 0
-            if not prepared:
+            if not prepared:  # by the first call the supervisor has put us where we belong
                 connection.prepare(
                     _pickling.RUN_OF_RESULTS, _pickling.RUN_END,
                     _settle, _dumps_result, _failure, _streams[1], _streams[2],
                 )  # fmt: skip
                 prepared = True
-            written = _written()
-            started = time.perf_counter_ns()
-            outcome: tuple[int, bytes | _tendril.Block] | None = None
-            if count == 1:
-                outcome = _run(functions, key, payload, skip)
-            else:
-                fn, items, spread = _load_run(functions, key, payload)
-                connection.go(map_id, index, attempt, marked, fn, items, skip, spread)
-                del fn, items
-            if os.getpid() != own:
-                os._exit(0)  # a copy of us that the call forked: it is not for it to answer
-            duration = time.perf_counter_ns() - started
-            del payload, message
-            _flush()
-            if limited and _tendril.oom_kills() > 0:
-                os.kill(own, signal.SIGKILL)  # as the kernel would have done, had it taken us
-            peak = _tendril.peak_bytes()
-            retire = _tendril.children_left() or _tendril.output_files() != output
+            _, map_id, index, count, skip, attempt, marked, key, payload = message
+            del message
             try:
-                if outcome is None:
-                    connection.idle(retire, duration, peak)
+                if count == 1:
+                    given = functions, key, payload, skip
+                    connection.one(map_id, index, attempt, _load_one, given)
                 else:
-                    status, value = outcome
-                    cost = (_written() - written, duration, peak)
-                    _finish(connection, (map_id, index, attempt, status, retire, *cost, value))
-                    del value
+                    given = functions, key, payload
+                    connection.go(map_id, index, attempt, marked, skip, _load_run, given)
             except _tendril.Error:
                 break  # the call has closed it
-            del outcome
+            del payload, given
         elif kind == "function":
             functions[message[1]] = message[2]
         elif kind == "forget":
             functions.pop(message[1], None)
     time.sleep(_END_S)  # whoever closed it, the death that is told is not to look like our wish
-
-
-def _finish(connection: _tendril.Seat, outcome: tuple[Any, ...]) -> None:
-    """Give an outcome back; a value that is too large to send becomes an error that says so."""
-    try:
-        connection.finish(*outcome)
-    except _tendril.Error as error:
-        if error.args[0] != "TD_ELIMIT":
-            raise
-        connection.finish(*outcome[:3], _RAISED, *outcome[4:8], _failure(error))
-
-
-def _written() -> int:
-    """Bytes that Python has written to the standard streams."""
-    return _streams[1].written + _streams[2].written
 
 
 def _load(functions: dict[bytes, bytes | Callable[..., Any]], key: bytes) -> Callable[..., Any]:
@@ -307,6 +265,16 @@ def _load_run(
         return _raiser(error), items, False
 
 
+def _load_one(
+    functions: dict[bytes, bytes | Callable[..., Any]],
+    key: bytes,
+    payload: bytes | memoryview,
+    skip: int,
+) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """A function, and the arguments of a single call of it."""
+    return _load(functions, key), *_arguments(payload, skip)
+
+
 def _arguments(payload: bytes | memoryview, skip: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Those of a single call, which may be one of a run."""
     if _pickling.is_large(payload):
@@ -320,28 +288,6 @@ def _arguments(payload: bytes | memoryview, skip: int) -> tuple[tuple[Any, ...],
     if isinstance(item, _tendril.Unreadable):
         raise item.args[0]
     return (item if payload[0] == 2 else (item,)), {}
-
-
-def _run(
-    functions: dict[bytes, bytes | Callable[..., Any]],
-    key: bytes,
-    payload: bytes | memoryview,
-    skip: int,
-) -> tuple[int, bytes | _tendril.Block]:
-    """One call: its status, and its pickled result or exception."""
-    try:
-        fn = _load(functions, key)
-        args, kwargs = _arguments(payload, skip)
-        del payload
-        result = _settle(fn(*args, **kwargs))
-    except SystemExit:
-        raise  # the function ends its process: the caller hears of a runner that exited
-    except BaseException as error:
-        return _RAISED, _failure(error)
-    try:
-        return _OK, _dumps_result(result)
-    except BaseException as error:
-        return _RAISED, _failure(error)
 
 
 def _dumps_result(result: Any) -> bytes | _tendril.Block:
