@@ -251,13 +251,15 @@ static int row_compare(const void *a, const void *b)
     return (one->pid > other->pid) - (one->pid < other->pid);
 }
 
-static void table_read(struct table *table)
+/* False: it is not the whole table, there is no memory for that. A part is better than none. */
+static bool table_read(struct table *table)
 {
     *table = (struct table){0};
     DIR *dir = opendir("/proc");
     if (!dir)
-        return;
+        return false;
     size_t cap = 0;
+    bool whole = true;
     for (struct dirent *entry = readdir(dir); entry; entry = readdir(dir)) {
         uint64_t pid;
         struct row row;
@@ -267,8 +269,9 @@ static void table_read(struct table *table)
         if (table->len == cap) {
             cap = cap ? cap * 2 : 256;
             struct row *rows = td_realloc(table->rows, cap * sizeof *rows);
-            if (!rows)
-                break; /* a part of the table is better than none */
+            whole = rows;
+            if (!whole)
+                break;
             table->rows = rows;
         }
         table->rows[table->len++] = row;
@@ -276,6 +279,7 @@ static void table_read(struct table *table)
     (void)closedir(dir);
     if (table->len)
         qsort(table->rows, table->len, sizeof table->rows[0], row_compare);
+    return whole;
 }
 
 static struct row *table_find(const struct table *table, pid_t pid)
@@ -313,7 +317,7 @@ size_t td_proc_children(pid_t parent, pid_t *ret_pids, size_t max)
 {
     TD_CLEANUP(table_done) struct table table;
     size_t n = 0;
-    table_read(&table);
+    (void)table_read(&table); /* what is there of it */
     for (size_t i = 0; i < table.len && n < max; i++)
         if (table.rows[i].parent == parent)
             ret_pids[n++] = table.rows[i].pid;
@@ -372,7 +376,7 @@ static bool stop_marked(struct table *now, const struct table *before, size_t *p
 
 /* A signal that comes in the middle of a fork is delivered after it, so it is not enough to have
  * sent one: each must be seen at rest before the look that finds nobody else. */
-void td_proc_kill_tree(pid_t pid, bool spare_root)
+bool td_proc_kill_tree(pid_t pid, bool spare_root)
 {
     enum { PATIENCE_MS = 1000, AT_MOST_MS = 5000 }; /* with what sits in the kernel; with all */
     TD_CLEANUP(table_done) struct table known = {0};
@@ -380,16 +384,16 @@ void td_proc_kill_tree(pid_t pid, bool spare_root)
     int64_t end = now_ns + AT_MOST_MS * TD_NS_PER_MS;
     int64_t deadline = now_ns + PATIENCE_MS * TD_NS_PER_MS;
     bool root_rested = spare_root;
-    bool all = false;
+    bool all = false, whole = true;
     if (!spare_root)
         (void)kill(pid, SIGSTOP); /* ESRCH: gone already; its orphans are with their reaper */
-    while (!all && now_ns < deadline && now_ns < end) {
+    while (!all && whole && now_ns < deadline && now_ns < end) {
         struct table now;
         size_t progress = 0;
         root_rested = root_rested || at_rest(pid);
-        table_read(&now);
+        whole = table_read(&now);
         mark_descendants(&now, pid);
-        all = stop_marked(&now, &known, &progress) && root_rested;
+        all = stop_marked(&now, &known, &progress) && root_rested && whole;
         table_done(&known);
         known = now;
         now_ns = td_clock_now();
@@ -401,18 +405,27 @@ void td_proc_kill_tree(pid_t pid, bool spare_root)
     signal_marked(&known, SIGKILL);
     if (!spare_root)
         (void)kill(pid, SIGKILL);
+    return all;
+}
+
+/* Reaps children until there are none, or (unless all) none that has ended. */
+static bool reap(bool all)
+{
+    pid_t pid;
+    do
+        pid = waitpid(-1, NULL, all ? 0 : WNOHANG);
+    while (pid > 0 || (pid < 0 && errno == EINTR));
+    return pid < 0;
 }
 
 void td_proc_end_below(void)
 {
     enum { ROUNDS_MAX = 100 };
-    for (int round = 0; round < ROUNDS_MAX; round++) {
-        td_proc_kill_tree(getpid(), true);
-        pid_t pid = waitpid(-1, NULL, 0); /* SIGKILLed or already dead: does not block long */
-        while (pid > 0)
-            pid = waitpid(-1, NULL, WNOHANG);
-        if (pid < 0 && errno == ECHILD)
-            break;
+    bool none = reap(false);
+    for (int round = 0; round < ROUNDS_MAX && !none; round++) {
+        /* What was killed ends soon, and so do its children, which are ours then. */
+        bool complete = td_proc_kill_tree(getpid(), true);
+        none = reap(complete);
     }
 }
 
@@ -473,7 +486,7 @@ static uint64_t tree_sum(struct table *table, pid_t root, uint64_t (*bytes)(pid_
 void td_proc_tree_rss(const pid_t *pids, uint64_t *ret_bytes, size_t n)
 {
     TD_CLEANUP(table_done) struct table table;
-    table_read(&table);
+    (void)table_read(&table); /* what is there of it */
     for (size_t i = 0; i < n; i++)
         ret_bytes[i] = tree_sum(&table, pids[i], rss_bytes);
 }
@@ -481,7 +494,7 @@ void td_proc_tree_rss(const pid_t *pids, uint64_t *ret_bytes, size_t n)
 uint64_t td_proc_tree_pss(pid_t pid)
 {
     TD_CLEANUP(table_done) struct table table;
-    table_read(&table);
+    (void)table_read(&table); /* what is there of it */
     return tree_sum(&table, pid, pss_bytes);
 }
 

@@ -37,8 +37,9 @@ size_t td_proc_children(pid_t parent, pid_t *ret_pids, size_t max);
 
 /* Ends a process and every descendant: stops them first so that none can fork ahead of us, then
  * kills. A descendant that was orphaned is found when an ancestor below `pid` or `pid` itself is
- * its reaper (PR_SET_CHILD_SUBREAPER). With `spare_root` only the descendants. */
-void td_proc_kill_tree(pid_t pid, bool spare_root);
+ * its reaper (PR_SET_CHILD_SUBREAPER). With `spare_root` only the descendants. False: something
+ * could not be stopped in time (seconds), and may have got away. */
+bool td_proc_kill_tree(pid_t pid, bool spare_root);
 
 /* Ends and reaps every descendant of this process; what they leave behind comes to us only if we
  * are a subreaper. Single-threaded processes. */
