@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
-import hashlib
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tendril import _environment, _pickling, _place, _tendril, _units
 from tendril._feed import BYTES, LAZY_SPAN, SIZED_SPAN
@@ -16,7 +14,10 @@ from tendril._outcome import error_of, value_of
 from tendril._session import Session, get_session
 from tendril.errors import NotAvailable
 
-Duration = float | str | datetime.timedelta
+if TYPE_CHECKING:
+    import datetime
+
+    Duration = float | str | datetime.timedelta
 
 
 class Cluster(NamedTuple):
@@ -50,6 +51,7 @@ class Function:
         self._retries = _units.count(options.get("retries") or 0, "retries")
         self._timeout = _units.seconds(options.get("timeout"), "timeout")
         self._prepared: Any = None
+        self._announced = False
         for name in ("keepalive", "idle_timeout"):
             _units.seconds(options.get(name), name)
         if options.get("max_cost") is not None:
@@ -180,19 +182,21 @@ class Function:
                 return prepared
         config = _place.config_state()
         _place.resolve(self._options)
-        body = _pickling.dumps_function(self._fn)
         around = _environment.capture(self._fn, self._options.get("environ"), self._cpu)
-        spec = _tendril.Spec(
-            key=hashlib.sha256(body).digest(),
-            body=body,
-            argv=around.argv,
-            env=around.env,
-            cwd=around.cwd,
-            memory_bytes=self._memory or 0,
-            cpu_milli=round((self._cpu or 0) * 1000),
-            retries=retries,
-            timeout_ns=round(timeout * 1e9),
-        )
+        common = {
+            "argv": around.argv,
+            "env": around.env,
+            "cwd": around.cwd,
+            "memory_bytes": self._memory or 0,
+            "cpu_milli": round((self._cpu or 0) * 1000),
+            "retries": retries,
+            "timeout_ns": round(timeout * 1e9),
+        }
+        if not self._announced:  # what runners are forked from starts while we pickle
+            get_session().client.map(_tendril.Spec(key=bytes(32), body=b"", **common))
+            self._announced = True
+        body, key = _pickling.dumps_function(self._fn)
+        spec = _tendril.Spec(key=key, body=body, **common)
         self._prepared = None if parts is None else ((now, retries, timeout), parts, config, spec)
         return spec
 
@@ -217,7 +221,7 @@ class Function:
         return f"<tendril.Function {self.name}>"
 
 
-_pickling.send_whole(Function, Function._whole)
+_pickling.WHOLE[Function] = Function._whole
 
 
 def _check_options(options: dict[str, Any]) -> None:

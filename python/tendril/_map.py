@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tendril import _progress, _tendril, errors
 from tendril._feed import Feeder
@@ -18,8 +17,7 @@ ERRORS = ("raise", "return", "skip")
 FAILURES_MAX = 10_000
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """A call that failed for good: its number, its exception, and how often it was tried."""
 
     index: int
@@ -27,8 +25,7 @@ class Failure:
     attempts: int
 
 
-@dataclass(frozen=True)
-class Stats:
+class Stats(NamedTuple):
     """A map in numbers. Durations in seconds, sizes in bytes.
 
     calls: submitted so far; running, finished, failed: of these; delivered: given to the reader.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import signal
-import traceback
 from typing import Any, NamedTuple
 
 from tendril import _pickling, _tendril, errors
@@ -117,6 +115,8 @@ def _size(number: int) -> str:
 
 def _crashed(outcome: Outcome, who: str) -> errors.RunnerCrashed:
     if outcome.code < 0:
+        import signal
+
         try:
             name = signal.Signals(-outcome.code).name
         except ValueError:
@@ -157,6 +157,8 @@ def _raised(outcome: Outcome, name: str) -> BaseException:
 
 def pack_exception(error: BaseException) -> bytes:
     """An exception as bytes: itself with its traceback's text, or only words for it."""
+    import traceback
+
     text = "".join(traceback.format_exception(error))
     try:
         data = _pickling.dumps((error, text))

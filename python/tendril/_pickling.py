@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import builtins
 import functools
-import io
 import os
 import pickle
 import struct
 import sys
-from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
-
-import cloudpickle
 
 from tendril import _tendril
 from tendril.errors import PicklingError
@@ -55,16 +51,17 @@ class _LocalModules:
     def __init__(self) -> None:
         self._seen = -1
         self._marks: list[bytes] = [b"__main__"]
+        self.modules: list[ModuleType] = []
 
     def refresh(self) -> None:
         if len(sys.modules) == self._seen:
             return
-        names = []
+        found = {}
         for name, module in list(sys.modules.items()):
             if isinstance(module, ModuleType) and name not in _OWN and not is_installed(module):
-                cloudpickle.register_pickle_by_value(module)
-                names.append(name)
-        self._marks = [b"__main__", *(name.encode() for name in names)]
+                found[name] = module
+        self._marks = [b"__main__", *(name.encode() for name in found)]
+        self.modules = list(found.values())
         self._seen = len(sys.modules)
 
     def mentioned_in(self, data: bytes) -> bool:
@@ -77,16 +74,9 @@ class _LocalModules:
 
 _local = _LocalModules()
 
-
-class _Pickler(cloudpickle.Pickler):
-    """cloudpickle's, with what it lacks; see send_whole."""
-
-    dispatch_table = ChainMap({}, cloudpickle.Pickler.dispatch_table)
-
-
-def send_whole(kind: type, reduce: Callable[[Any], str | tuple[Any, ...]]) -> None:
-    """Say how objects of a type are taken apart when cloudpickle does the work."""
-    _Pickler.dispatch_table[kind] = reduce
+# How objects of a type are taken apart by cloudpickle: types of ours, and what it lacks.
+Reduce = Callable[[Any], str | tuple[Any, ...]]
+WHOLE: dict[type, Reduce] = {}
 
 
 def _reduce_cached(fn: Any) -> str | tuple[Any, ...]:
@@ -102,7 +92,7 @@ def _cached(fn: Callable[..., Any], parameters: dict[str, Any]) -> Callable[...,
     return functools.lru_cache(**parameters)(fn)
 
 
-send_whole(type(functools.cache(len)), _reduce_cached)
+WHOLE[type(functools.cache(len))] = _reduce_cached
 
 
 class _Buffers(list[memoryview]):
@@ -121,13 +111,11 @@ class _Buffers(list[memoryview]):
 
 
 def _cloud_dumps(value: Any, buffers: _Buffers | None = None) -> bytes:
-    file = io.BytesIO()
-    if buffers is None:
-        _Pickler(file, protocol=PROTOCOL).dump(value)
-    else:
+    from tendril import _cloud  # costs more time than all else that a program needs to start
+
+    if buffers is not None:
         buffers.clear()  # of an attempt by other means
-        _Pickler(file, protocol=PROTOCOL, buffer_callback=buffers.keep).dump(value)
-    return file.getvalue()
+    return _cloud.dumps(value, _local.modules, None if buffers is None else buffers.keep)
 
 
 def dumps(value: Any, buffers: _Buffers | None = None) -> bytes:
@@ -151,43 +139,19 @@ def dumps(value: Any, buffers: _Buffers | None = None) -> bytes:
     return data
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads what a runner has sent: a class that this process knows already stays as it is.
-
-    cloudpickle sends a class of __main__ whole, also back to where it came from, and would put
-    the runner's copies of its methods, with copies of their globals, into the caller's class.
-    """
-
-    def __init__(self, data: bytes | memoryview, buffers: Iterable[memoryview]) -> None:
-        super().__init__(io.BytesIO(data), buffers=buffers)
-        self._known: set[type] = set()
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = super().find_class(module, name)
-        if module != "cloudpickle.cloudpickle":
-            return found
-        if name in ("_make_skeleton_class", "_make_skeleton_enum"):
-            return functools.partial(self._make, found)
-        return functools.partial(self._fill, found) if name == "_class_setstate" else found
-
-    def _make(self, make: Callable[..., type], *args: Any) -> type:
-        known = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])
-        if known is None:
-            return make(*args)
-        self._known.add(known)
-        return known
-
-    def _fill(self, fill: Callable[..., type], kind: type, *state: Any) -> type:
-        return kind if kind in self._known else fill(kind, *state)
-
-
 def loads_result(data: bytes | memoryview) -> Any:
     """Read a result or an exception that came back. Raises whatever reading raises."""
     if is_large(data):
         return loads_large(data)[1]
     if b"cloudpickle" in bytes(data):
-        return _Unpickler(data, ()).load()
+        return _cloud_loads(data, ())
     return pickle.loads(data)
+
+
+def _cloud_loads(data: bytes | memoryview, buffers: Iterable[memoryview]) -> Any:
+    from tendril import _cloud
+
+    return _cloud.Unpickler(data, buffers).load()
 
 
 # A large value: a head, its pickle, and the buffers that were taken out of it, in shared memory.
@@ -243,7 +207,7 @@ def loads_large(data: memoryview) -> tuple[int, Any]:
         buffers.append(data[at : at + size])
         at += size
     if cloud:
-        return called, _Unpickler(pickled, buffers).load()
+        return called, _cloud_loads(pickled, buffers)
     return called, pickle.loads(pickled, buffers=buffers)
 
 
@@ -345,11 +309,16 @@ def _names_of(code: CodeType) -> tuple[str, ...]:
     return tuple(sorted(_global_names(code)))
 
 
-def dumps_function(fn: Callable[..., Any]) -> bytes:
-    """Pickle a function with all that it refers to. Raises PicklingError."""
+def dumps_function(fn: Callable[..., Any]) -> tuple[bytes, bytes]:
+    """Pickle a function with all that it refers to; with the SHA-256 of that. Raises
+    PicklingError.
+    """
     _local.refresh()
     try:
-        return _cloud_dumps(fn)
+        import hashlib
+
+        body = _cloud_dumps(fn)
+        return body, hashlib.sha256(body).digest()
     except Exception as error:
         name = getattr(fn, "__qualname__", repr(fn))
         raise PicklingError(f"function {name} cannot be sent: {explain(fn, error)}") from error

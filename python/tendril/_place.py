@@ -4,7 +4,6 @@ file, else this machine, unless the function asks for a machine of a certain kin
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from tendril import _tendril
@@ -31,7 +30,8 @@ def _configured() -> str | None:
     if not os.path.exists(path):
         return None
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
     import tomllib

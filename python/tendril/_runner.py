@@ -10,16 +10,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import importlib
-import inspect
 import io
 import os
 import pickle
-import select
-import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
@@ -66,9 +61,9 @@ def _stream(fd: int) -> io.TextIOWrapper:
 def _zygote(fd: int, preload: list[str]) -> None:
     orders = _tendril.Seat(fd)
     gc.disable()
-    for name in preload:
+    for name in ("cloudpickle", *preload):
         try:
-            importlib.import_module(name)
+            __import__(name)
         except Exception:  # the call that needs it will say so
             continue
     _hold_standard_descriptors()
@@ -133,6 +128,8 @@ def _become_runner(middle_fd: int, channel: int, out: int, err: int) -> None:
     os.close(out)
     os.close(err)
     os.setsid()
+    import select
+
     poll = select.poll()
     poll.register(middle_fd, select.POLLIN)
     poll.poll()  # until our parent has ended and the supervisor is our parent
@@ -153,6 +150,8 @@ def _serve_and_exit(channel: int) -> None:
     except SystemExit as error:
         code = _exit_code(error)
     except BaseException:
+        import traceback
+
         traceback.print_exc()
     finally:
         _flush()
@@ -313,20 +312,14 @@ def _settle(result: Any) -> Any:
     """Coroutines are run, generators collected: what a caller elsewhere can use."""
     if type(result) not in _LAZY:
         return result
-    if inspect.iscoroutine(result):
-        import asyncio
-
-        return asyncio.run(result)
-    if inspect.isgenerator(result):
+    if isinstance(result, GeneratorType):
         return list(result)
-    if inspect.isasyncgen(result):
-        import asyncio
+    import asyncio
 
-        async def collect() -> list[Any]:
-            return [item async for item in result]
+    async def collect() -> list[Any]:
+        return [item async for item in result]
 
-        return asyncio.run(collect())
-    return result
+    return asyncio.run(result if isinstance(result, CoroutineType) else collect())
 
 
 def _without_our_frames(error: BaseException) -> BaseException:
@@ -340,6 +333,8 @@ def _without_our_frames(error: BaseException) -> BaseException:
 def connect_to_pool() -> int:
     """A descriptor to this runner's own pool, for a map inside a call."""
     assert seat is not None, "only a runner has a pool of its own"
+    import socket
+
     ours, theirs = socket.socketpair()
     with theirs:
         seat.guest(theirs.fileno())

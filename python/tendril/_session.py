@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import os
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -178,8 +177,10 @@ def _candidates() -> Iterator[str]:
     yield os.environ.get("TENDRIL_COMMAND", "")
     # lib/pythonX.Y/site-packages/tendril -> bin, for environments, --user and --prefix
     yield os.path.join(package, "..", "..", "..", "..", "bin", "tendril")
-    yield os.path.join(sysconfig.get_path("scripts"), "tendril")
     yield os.path.join(package, "..", "bin", "tendril")  # pip install --target
+    import sysconfig
+
+    yield os.path.join(sysconfig.get_path("scripts"), "tendril")
 
 
 def _supervisor_path() -> str:

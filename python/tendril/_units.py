@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import datetime
 
 _SECONDS = {
     "": 1.0,
@@ -34,10 +36,10 @@ def seconds(value: float | str | datetime.timedelta | None, name: str) -> float 
     """A duration in seconds: a number of seconds, text like "10 minutes", or a timedelta."""
     if value is None:
         return None
-    if isinstance(value, datetime.timedelta):
-        value = value.total_seconds()
-    elif isinstance(value, str):
+    if isinstance(value, str):
         value = _parse(value, _SECONDS, name, '"30s" or "10 minutes"')
+    elif hasattr(value, "total_seconds"):
+        value = value.total_seconds()
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds or text, not {type(value).__name__}")
     if not value > 0 or value > 1e9:

@@ -272,3 +272,21 @@ def test_same_interpreter_as_the_caller(tmp_path: Path) -> None:
     text = "print(tendril.function(lambda: sys.executable, local=True)() == sys.executable)"
     assert run("", text, tmp_path) == "True\n"
     assert sys.executable
+
+
+def test_import_is_light(tmp_path: Path) -> None:
+    """What takes long to import, and is not needed to define a function, waits until it is."""
+    text = """
+import sys
+before = set(sys.modules)
+import tendril
+@tendril.function(local=True)
+def f():
+    return 1
+heavy = "asyncio cloudpickle concurrent.futures dataclasses hashlib inspect logging socket"
+heavy += " sysconfig tomllib tqdm traceback"
+print(sorted((set(sys.modules) - before) & set(heavy.split())))
+"""
+    with Program(text, tmp_path) as one:
+        code, out, err = one.finish()
+        assert (code, out, err) == (0, "[]\n", "")
