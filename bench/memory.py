@@ -9,6 +9,7 @@ endless: MiB that the caller grows by while a generator is mapped and read at ha
 from __future__ import annotations
 
 import collections
+import contextlib
 import fcntl
 import sys
 import tempfile
@@ -80,22 +81,32 @@ def settled_bytes() -> int:
     raise TimeoutError("the memory of the caller does not settle")
 
 
-def queued(peer: Peer, way: str) -> float:
-    """All calls wait for the lock, so that none of them ends before all have been queued."""
-    queue = peer.queues[way]
+@contextlib.contextmanager
+def locked() -> Iterator[str]:
+    """A file whose lock is held meanwhile: wait_for_lock waits for it."""
     with tempfile.NamedTemporaryFile() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        probe = Payloads(file.name, 1000)
+        yield file.name
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def queued(peer: Peer, way: str) -> float:
+    """All calls wait for a lock, so that none of them ends before all have been queued. Calls with
+    a lock of their own come first and tell how many can be queued in the time there is."""
+    queue = peer.queues[way]
+    kept = []
+    with locked() as path:
+        probe = Payloads(path, 1000)
         start = time.perf_counter()
-        kept = [queue(wait_for_lock, probe)]
+        kept.append(queue(wait_for_lock, probe))
         probe.wait()
         rate = len(probe) / (time.perf_counter() - start)
-        inputs = Payloads(file.name, int(min(QUEUED, max(5_000, rate * QUEUED_AT_MOST_S))))
-        before = settled_bytes()
+    before = settled_bytes()
+    with locked() as path:
+        inputs = Payloads(path, int(min(QUEUED, max(5_000, rate * QUEUED_AT_MOST_S))))
         kept.append(queue(wait_for_lock, inputs))
         inputs.wait()
         grown = settled_bytes() - before
-        fcntl.flock(file, fcntl.LOCK_UN)
     del kept
     return grown / len(inputs) - PAYLOAD
 

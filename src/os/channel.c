@@ -117,19 +117,6 @@ static struct td_bytes inside(const struct td_blob *tail)
     return td_memfile_fd(tail) < 0 ? td_blob_bytes(tail) : (struct td_bytes){NULL, 0};
 }
 
-/* Attaches descriptors to a message; control has room for them. */
-static void attach(struct msghdr *message, void *control, const int *fds, size_t nfds)
-{
-    message->msg_control = control;
-    message->msg_controllen = CMSG_SPACE(nfds * sizeof(int));
-    memset(control, 0, message->msg_controllen);
-    struct cmsghdr *header = CMSG_FIRSTHDR(message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(nfds * sizeof(int));
-    memcpy(CMSG_DATA(header), fds, nfds * sizeof(int));
-}
-
 /* Sends what it can of one frame: 1 all gone, 0 the socket is full, or a negative status. */
 static int send_some(struct td_channel *channel, struct outgoing *item)
 {
@@ -150,9 +137,9 @@ static int send_some(struct td_channel *channel, struct outgoing *item)
             char bytes[CMSG_SPACE(sizeof item->fds)];
         } control;
         if (item->sent == 0 && file >= 0)
-            attach(&message, control.bytes, &file, 1);
+            td_fd_attach(&message, control.bytes, &file, 1);
         else if (item->sent == 0 && item->nfds)
-            attach(&message, control.bytes, item->fds, item->nfds);
+            td_fd_attach(&message, control.bytes, item->fds, item->nfds);
         ssize_t sent = sendmsg(channel->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0 && errno == EINTR)
             continue;

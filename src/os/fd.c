@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -49,6 +50,18 @@ int td_fd_nonblocking(int fd, bool on, struct td_error *err)
 int td_fd_inherit(int fd)
 {
     return fcntl(fd, F_SETFD, 0) < 0 ? TD_ESYS : 0;
+}
+
+void td_fd_attach(struct msghdr *message, void *control, const int *fds, size_t nfds)
+{
+    message->msg_control = control;
+    message->msg_controllen = CMSG_SPACE(nfds * sizeof(int));
+    memset(control, 0, message->msg_controllen);
+    struct cmsghdr *header = CMSG_FIRSTHDR(message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(nfds * sizeof(int));
+    memcpy(CMSG_DATA(header), fds, nfds * sizeof(int));
 }
 
 void td_fd_iov_drop(struct iovec **parts, size_t *nparts, size_t n)

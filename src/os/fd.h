@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 struct iovec;
+struct msghdr;
 struct td_error;
 
 /* Closes *fd when it is >= 0 and sets it to -1; for TD_CLEANUP too. */
@@ -22,6 +23,9 @@ int td_fd_nonblocking(int fd, bool on, struct td_error *err);
 
 /* Takes the first n bytes, which were written, off the parts. */
 void td_fd_iov_drop(struct iovec **parts, size_t *nparts, size_t n);
+
+/* Gives a message descriptors to carry (SCM_RIGHTS); control has CMSG_SPACE for them. */
+void td_fd_attach(struct msghdr *message, void *control, const int *fds, size_t nfds);
 
 /* Clears close-on-exec, in a child just before it execs. */
 int td_fd_inherit(int fd);

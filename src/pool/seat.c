@@ -166,17 +166,10 @@ static int send_all(struct td_seat *seat, struct iovec *parts, size_t nparts, co
     union {
         struct cmsghdr align;
         char bytes[CMSG_SPACE(sizeof(int) * TD_SEAT_FDS)];
-    } control = {0};
+    } control;
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = nparts};
-    if (nfds) {
-        message.msg_control = control.bytes;
-        message.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
-        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(nfds * sizeof(int));
-        memcpy(CMSG_DATA(header), fds, nfds * sizeof(int));
-    }
+    if (nfds)
+        td_fd_attach(&message, control.bytes, fds, nfds);
     while (message.msg_iovlen > 0) {
         ssize_t sent = sendmsg(seat->fd, &message, MSG_NOSIGNAL);
         if (sent < 0 && errno == EAGAIN)
