@@ -14,7 +14,7 @@
 
 #include <stdint.h>
 
-#define TD_PACKING_TARGET_NS ((int64_t)20000000)
+#define TD_PACKING_TARGET_NS ((int64_t)50000000)
 enum { TD_PACKING_MAX = 1 << 16 }; /* calls in a batch */
 
 struct td_packing {
