@@ -55,6 +55,7 @@ struct supervisor {
     struct td_watch signal_watch;
     struct td_timer poll;
     struct td_cgroup_support support;
+    bool probed;   /* support is known */
     bool by_group; /* limit by control group where that is possible */
     int64_t patience_ns;
     struct td_idmap zygotes; /* profile -> struct td_zygote */
@@ -262,6 +263,29 @@ static int profile_add(struct supervisor *supervisor, const struct td_msg_profil
     return r; /* a runner of a profile that is not there is answered NOT_STARTED */
 }
 
+static const char *limits_text(struct td_cgroup_support support)
+{
+    static const char *const words[] = {
+        [TD_CGROUP_NONE] = "polling", [TD_CGROUP_V1] = "cgroup v1", [TD_CGROUP_V2] = "cgroup v2"};
+    return words[support.memory];
+}
+
+/* Finds out how runners can be limited, and tells the pool that we are there. */
+static void probe_limits(struct supervisor *supervisor)
+{
+    if (supervisor->probed)
+        return;
+    supervisor->probed = true;
+    td_cgroup_sweep();
+    if (supervisor->by_group)
+        supervisor->support = td_cgroup_probe();
+    const char *limits = limits_text(supervisor->support);
+    say(supervisor, &(struct td_message){.type = TD_MSG_SUPERVISOR_UP,
+                                         .supervisor_up = {.version = TD_WIRE_VERSION,
+                                                           .pid = getpid(),
+                                                           .limits = {limits, strlen(limits)}}});
+}
+
 static void on_order(void *context, struct td_bytes frame)
 {
     struct supervisor *supervisor = context;
@@ -274,6 +298,7 @@ static void on_order(void *context, struct td_bytes frame)
     if (message.type == TD_MSG_PROFILE) {
         (void)profile_add(supervisor, &message.profile,
                           &err); /* its runners will tell, see above */
+        probe_limits(supervisor); /* now, the zygote starts meanwhile */
     } else if (message.type == TD_MSG_PROFILE_DROP) {
         td_zygote_free(td_idmap_remove(&supervisor->zygotes, message.profile_drop.profile));
     } else if (message.type == TD_MSG_RUNNER_START) {
@@ -428,13 +453,6 @@ static int watch_signals(struct supervisor *supervisor, struct td_error *err)
     return watch(supervisor, &supervisor->signal_watch, fd, on_signal, err);
 }
 
-static const char *limits_text(struct td_cgroup_support support)
-{
-    static const char *const words[] = {
-        [TD_CGROUP_NONE] = "polling", [TD_CGROUP_V1] = "cgroup v1", [TD_CGROUP_V2] = "cgroup v2"};
-    return words[support.memory];
-}
-
 /* What the caller's environment says of limits (TENDRIL_LIMITS=polling) and of how many seconds a
  * zygote may import (TENDRIL_IMPORT_TIMEOUT). */
 static void read_environment(struct supervisor *supervisor)
@@ -469,15 +487,7 @@ static int set_up(struct supervisor *supervisor, int channel_fd, pid_t caller, s
     if (r < 0)
         return r;
     supervisor->poll = (struct td_timer){.fn = poll_limits, .context = supervisor};
-    td_cgroup_sweep();
     read_environment(supervisor);
-    if (supervisor->by_group)
-        supervisor->support = td_cgroup_probe();
-    const char *limits = limits_text(supervisor->support);
-    say(supervisor, &(struct td_message){.type = TD_MSG_SUPERVISOR_UP,
-                                         .supervisor_up = {.version = TD_WIRE_VERSION,
-                                                           .pid = getpid(),
-                                                           .limits = {limits, strlen(limits)}}});
     return 0;
 }
 
