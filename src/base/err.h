@@ -9,21 +9,22 @@
 #include "base/attr.h"
 
 /* code, name, text */
-#define TD_ERRORS(E)                              \
-    E(1, NOMEM, "out of memory")                  \
-    E(2, INVAL, "invalid argument")               \
-    E(3, LIMIT, "a maximum was reached")          \
-    E(4, CLOSED, "closed")                        \
-    E(5, PROTO, "malformed message")              \
-    E(6, TIMEOUT, "deadline passed")              \
-    E(7, INTR, "interrupted by a signal")         \
-    E(8, SYS, "the operating system refused")     \
-    E(9, NOTFOUND, "not found")                   \
-    E(10, EXISTS, "exists already")               \
-    E(11, AGAIN, "not now")                       \
-    E(12, CANCELLED, "cancelled")                 \
-    E(13, FORKED, "not usable in a forked child") \
-    E(14, NOSUPERVISOR, "the supervisor process could not be started or was lost")
+#define TD_ERRORS(E)                                                               \
+    E(1, NOMEM, "out of memory")                                                   \
+    E(2, INVAL, "invalid argument")                                                \
+    E(3, LIMIT, "a maximum was reached")                                           \
+    E(4, CLOSED, "closed")                                                         \
+    E(5, PROTO, "malformed message")                                               \
+    E(6, TIMEOUT, "deadline passed")                                               \
+    E(7, INTR, "interrupted by a signal")                                          \
+    E(8, SYS, "the operating system refused")                                      \
+    E(9, NOTFOUND, "not found")                                                    \
+    E(10, EXISTS, "exists already")                                                \
+    E(11, AGAIN, "not now")                                                        \
+    E(12, CANCELLED, "cancelled")                                                  \
+    E(13, FORKED, "not usable in a forked child")                                  \
+    E(14, NOSUPERVISOR, "the supervisor process could not be started or was lost") \
+    E(15, REFUSED, "the server refused")
 
 #define TD_ERROR_ENUM(code, name, text) TD_E##name = -(code),
 enum td_status { TD_OK = 0, TD_ERRORS(TD_ERROR_ENUM) };
