@@ -41,6 +41,12 @@ void td_bus_join(struct td_bus *bus, const struct td_bus_worker *worker, void *c
     bus->ops->join(bus, worker, context);
 }
 
+void td_bus_room(struct td_bus *bus, unsigned free, unsigned slots)
+{
+    if (bus->ops->room)
+        bus->ops->room(bus, free, slots);
+}
+
 bool td_bus_fetch(struct td_bus *bus, uint64_t map)
 {
     return bus->ops->fetch(bus, map);

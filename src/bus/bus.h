@@ -39,7 +39,9 @@ struct td_bus_sink {
 struct td_bus_worker {
     int (*opened)(void *context, uint64_t map, struct td_spec *spec); /* borrows spec */
     void (*waiting)(void *context, uint64_t map, uint64_t batches);
-    void (*call)(void *context, uint64_t map, uint64_t index, uint32_t count, struct td_blob *args);
+    /* The arguments come after those of `skip` other calls in args. */
+    void (*call)(void *context, uint64_t map, uint64_t index, uint32_t count, uint32_t skip,
+                 struct td_blob *args);
     void (*cancelled)(void *context, uint64_t map);
     void (*muted)(void *context, uint64_t map, bool muted);
 };
@@ -54,6 +56,7 @@ struct td_bus_ops {
     void (*mute)(struct td_bus *bus, uint64_t map, bool muted);
     /* The node's side; NULL where a bus has only a client's. */
     void (*join)(struct td_bus *bus, const struct td_bus_worker *worker, void *context);
+    void (*room)(struct td_bus *bus, unsigned free, unsigned slots); /* NULL: of no interest */
     bool (*fetch)(struct td_bus *bus, uint64_t map);
     void (*started)(struct td_bus *bus, uint64_t map, uint64_t index, uint32_t count);
     void (*output)(struct td_bus *bus, uint64_t map, uint64_t index, uint32_t count, int stream,
@@ -84,6 +87,8 @@ void td_bus_mute(struct td_bus *bus, uint64_t map, bool muted);
 
 /* Node's side. */
 void td_bus_join(struct td_bus *bus, const struct td_bus_worker *worker, void *context);
+/* How many batches could run at once, and how many of these if they came now. */
+void td_bus_room(struct td_bus *bus, unsigned free, unsigned slots);
 /* Asks for calls that were submitted together; they come by `call`. False: they will not. */
 bool td_bus_fetch(struct td_bus *bus, uint64_t map);
 void td_bus_started(struct td_bus *bus, uint64_t map, uint64_t index, uint32_t count);

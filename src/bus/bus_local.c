@@ -148,7 +148,7 @@ static bool local_fetch(struct td_bus *bus, uint64_t id)
         return false;
     struct waiting *batch = TD_CONTAINER(map->batches.next, struct waiting, link);
     map->count--;
-    local->worker->call(local->worker_context, id, batch->index, batch->count, batch->args);
+    local->worker->call(local->worker_context, id, batch->index, batch->count, 0, batch->args);
     waiting_free(batch);
     return true;
 }

@@ -94,9 +94,11 @@ int td_js_write_consumer(const struct td_js_consumer *consumer, struct td_buf *t
     return append(json_pack("{s:s, s:O}", "stream_name", consumer->stream, "config", config), to);
 }
 
-int td_js_write_purge(const char *filter, struct td_buf *to)
+int td_js_write_purge(const char *filter, uint64_t before, struct td_buf *to)
 {
-    return append(json_pack("{s:s}", "filter", filter), to);
+    if (before == 0)
+        return append(json_pack("{s:s}", "filter", filter), to);
+    return append(json_pack("{s:s, s:I}", "filter", filter, "seq", (json_int_t)before), to);
 }
 
 int td_js_write_names(uint64_t offset, struct td_buf *to)
@@ -230,15 +232,19 @@ int td_js_read_numbers(const char *reply, struct td_js_numbers *ret_numbers)
     if ((count != SHORT && count < LONG) || strncmp(reply, "$JS.ACK.", 8) != 0)
         return TD_EPROTO;
     struct td_js_numbers numbers;
+    uint64_t stored = 0;
     int r = td_text_u64(tokens[first], lens[first], &numbers.deliveries);
     if (r == 0)
         r = td_text_u64(tokens[first + 1], lens[first + 1], &numbers.sequence);
     if (r == 0)
         r = td_text_u64(tokens[first + 2], lens[first + 2], &numbers.consumed);
     if (r == 0)
+        r = td_text_u64(tokens[first + 3], lens[first + 3], &stored);
+    if (r == 0)
         r = td_text_u64(tokens[first + 4], lens[first + 4], &numbers.pending);
-    if (r < 0)
+    if (r < 0 || stored > INT64_MAX)
         return TD_EPROTO;
+    numbers.stored_ns = (int64_t)stored;
     *ret_numbers = numbers;
     return 0;
 }

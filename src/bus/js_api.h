@@ -14,7 +14,12 @@
 
 struct td_buf;
 
-enum { TD_JS_NAME_MAX = 64, TD_JS_TEXT_MAX = 128, TD_JS_SUBJECTS_MAX = 4 };
+enum {
+    TD_JS_NAME_MAX = 64,
+    TD_JS_TEXT_MAX = 128,
+    TD_JS_SUBJECTS_MAX = 4,
+    TD_JS_TOO_LARGE = 10054, /* td_js_answer.number: a message that will never fit */
+};
 
 /* Zero of a maximum or time: none. */
 struct td_js_stream {
@@ -61,7 +66,7 @@ struct td_js_answer {
 /* Each appends to `to`: TD_ENOMEM, TD_ELIMIT, TD_EINVAL (a string that is no UTF-8). */
 int td_js_write_stream(const struct td_js_stream *stream, struct td_buf *to);
 int td_js_write_consumer(const struct td_js_consumer *consumer, struct td_buf *to);
-int td_js_write_purge(const char *filter, struct td_buf *to);
+int td_js_write_purge(const char *filter, uint64_t before, struct td_buf *to); /* 0: all of it */
 int td_js_write_names(uint64_t offset, struct td_buf *to);
 int td_js_write_ask(unsigned messages, int64_t expires_ns, struct td_buf *to);
 
@@ -82,6 +87,7 @@ struct td_js_numbers {
     uint64_t deliveries; /* of this message, with this one */
     uint64_t sequence;   /* in the stream */
     uint64_t consumed;   /* in the consumer: 1, 2, 3, ... */
+    int64_t stored_ns;   /* when it was stored: unix time */
     uint64_t pending;    /* further messages that wait for the consumer */
 };
 int td_js_read_numbers(const char *reply, struct td_js_numbers *ret_numbers);

@@ -74,11 +74,11 @@ static void on_waiting(void *context, uint64_t map, uint64_t batches)
     td_node_wake(node);
 }
 
-static void on_call(void *context, uint64_t map, uint64_t index, uint32_t count,
+static void on_call(void *context, uint64_t map, uint64_t index, uint32_t count, uint32_t skip,
                     struct td_blob *args)
 {
     struct td_node *node = context;
-    int r = td_sched_fetched(node->sched, map, index, count, args, td_clock_now());
+    int r = td_sched_fetched(node->sched, map, index, count, skip, args, td_clock_now());
     if (r != TD_ENOMEM)
         return; /* taken; or its map was forgotten */
     TD_CLEANUP(td_outcome_freep)
@@ -329,6 +329,9 @@ static void pump(void *context)
     td_sched_tick(node->sched, now);
     while (td_sched_next(node->sched, now, &action))
         do_action(node, &action);
+    unsigned room = td_sched_room(node->sched);
+    if (room != node->room)
+        td_bus_room(node->bus, node->room = room, node->slots);
     int64_t deadline = td_sched_deadline(node->sched);
     if (deadline == TD_NO_DEADLINE)
         td_loop_untimer(node->loop, &node->alarm);
@@ -379,6 +382,8 @@ int td_node_new(struct td_loop *loop, struct td_bus *bus, const struct td_node_o
     if (r < 0)
         return r;
     td_bus_join(bus, &worker, node);
+    node->room = td_sched_room(node->sched);
+    td_bus_room(bus, node->room, node->slots);
     *ret_node = TD_TAKE(node);
     return 0;
 }

@@ -61,6 +61,7 @@ struct td_node {
     struct td_timer round; /* a look at the desks */
     bool rounds;           /* it is set */
     unsigned slots;
+    unsigned room; /* of these, as the bus was told */
     unsigned runners_max;
     uint64_t memory_bytes;
     void (*changed)(void *context);

@@ -96,6 +96,40 @@ int td_memfile_new(const struct td_bytes *pieces, size_t npieces, struct td_blob
     return map_file(&fd, len, ret_blob, err);
 }
 
+int td_memfile_begin(size_t len, int *ret_fd, struct td_error *err)
+{
+    if (len == 0)
+        return td_error_set(err, TD_EINVAL, "shared memory of no bytes");
+    TD_CLEANUP(td_fd_close) int fd = memfd_create("tendril-value", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0 || ftruncate(fd, (off_t)len) < 0)
+        return td_error_sys(err, errno, "shared memory");
+    *ret_fd = fd;
+    fd = -1;
+    return 0;
+}
+
+int td_memfile_put(int fd, size_t at, struct td_bytes piece, struct td_error *err)
+{
+    struct stat found;
+    if (fstat(fd, &found) < 0)
+        return td_error_sys(err, errno, "shared memory");
+    if (at > (size_t)found.st_size || piece.len > (size_t)found.st_size - at)
+        return td_error_set(err, TD_EINVAL, "a piece beyond the end of shared memory");
+    const char *data = piece.data;
+    for (size_t done = 0; done < piece.len;) {
+        ssize_t n = pwrite(fd, data + done, piece.len - done, (off_t)(at + done));
+        if (n < 0 && errno != EINTR)
+            return td_error_sys(err, errno, "shared memory");
+        done += n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
+int td_memfile_seal(int fd, struct td_error *err)
+{
+    return fcntl(fd, F_ADD_SEALS, SEALS) < 0 ? td_error_sys(err, errno, "shared memory") : 0;
+}
+
 static int copy_file(int fd, size_t len, struct td_blob **ret_blob, struct td_error *err)
 {
     char *data = td_alloc(len);

@@ -25,6 +25,13 @@ enum { TD_MEMFILES_MAX = 16384 }; /* mapped at once by a process; more are copie
 int td_memfile_new(const struct td_bytes *pieces, size_t npieces, struct td_blob **ret_blob,
                    struct td_error *err);
 
+/* One that is filled piece by piece, in any order: begun with a length of at least a byte, put, and
+ * opened by td_memfile_open once it is sealed. TD_ELIMIT, TD_ENOMEM, TD_ESYS, TD_EINVAL (put:
+ * beyond its length). */
+int td_memfile_begin(size_t len, int *ret_fd, struct td_error *err);
+int td_memfile_put(int fd, size_t at, struct td_bytes piece, struct td_error *err);
+int td_memfile_seal(int fd, struct td_error *err);
+
 /* Takes *fd, also on failure. Its bytes are copied where no more can be mapped. TD_EPROTO: it is no
  * sealed file; TD_ESYS, TD_ENOMEM. */
 int td_memfile_open(int *fd, struct td_blob **ret_blob, struct td_error *err);

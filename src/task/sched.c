@@ -142,8 +142,13 @@ static void unask(struct td_sched *sched, struct map *map)
     sched->used -= map->spec.cost;
 }
 
+unsigned td_sched_room(const struct td_sched *sched)
+{
+    return sched->used < sched->options.slots ? sched->options.slots - sched->used : 0;
+}
+
 int td_sched_fetched(struct td_sched *sched, uint64_t map_id, uint64_t index, uint32_t count,
-                     struct td_blob *args, int64_t now)
+                     uint32_t skip, struct td_blob *args, int64_t now)
 {
     (void)now; /* as above */
     struct map *map = td_idmap_get(&sched->map_by_id, map_id);
@@ -154,7 +159,7 @@ int td_sched_fetched(struct td_sched *sched, uint64_t map_id, uint64_t index, ui
         td_lane_settle(sched, map);
         return TD_ENOTFOUND;
     }
-    struct batch *batch = td_batch_new(map, index, count, args, index);
+    struct batch *batch = td_batch_new(map, index, count, args, index - skip);
     if (!batch)
         return TD_ENOMEM;
     td_list_append(&map->batches, &batch->of_map);

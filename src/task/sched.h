@@ -84,10 +84,14 @@ void td_sched_backlog(struct td_sched *sched, uint64_t map, uint64_t waiting);
 /* No more fetching; what is held ends CANCELLED; the map is forgotten when its last call is. */
 void td_sched_map_cancel(struct td_sched *sched, uint64_t map, int64_t now);
 
-/* Fetching: a batch came (takes a reference to args), or one that was asked for will not come.
- * TD_ENOTFOUND: the map is unknown or cancelled; the batch is not taken. TD_ENOMEM. */
+/* Slots that are free: for a batch that comes now, as far as they go. */
+unsigned td_sched_room(const struct td_sched *sched);
+
+/* Fetching: a batch came (takes a reference to args, where those of `skip` other calls come first),
+ * or one that was asked for will not come. TD_ENOTFOUND: the map is unknown or cancelled; the batch
+ * is not taken. TD_ENOMEM. */
 int td_sched_fetched(struct td_sched *sched, uint64_t map, uint64_t index, uint32_t count,
-                     struct td_blob *args, int64_t now);
+                     uint32_t skip, struct td_blob *args, int64_t now);
 void td_sched_fetch_failed(struct td_sched *sched, uint64_t map);
 
 /* Runners. A late message of a runner or of an earlier attempt is ignored (false). */

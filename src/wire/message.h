@@ -9,6 +9,7 @@
  *      pool --PROFILE, RUNNER_START--> supervisor --FORK--> zygote
  *      node --DESK, FUNCTION, CALL--> runner --FINISH, IDLE--> node       (the way of a call)
  *      client --MAP_OPEN, MAP_CALL--> node --STARTED, OUTPUT, OUTCOME--> client   (over a socket)
+ *      client --MAP_OPEN, MAP, JOB--> agent --STARTED, OUTPUT, OUTCOME--> client  (over the engine)
  *
  * Decoding is strict: any run of bytes gives a message that uses each byte once, or TD_EPROTO
  * with a text. What is decoded borrows from the frame.
@@ -74,6 +75,23 @@ struct td_key {
                                       F(m, u64, peak_bytes) F(m, u64, limit_bytes) \
                                       F(m, bytes, last_output) F(m, bytes, detail) F(m, tail, value)
 
+/* Over the engine: calls of a map for whoever takes them; `spec` numbers a MAP_OPEN of the session. */
+#define TD_FIELDS_job(F, m)           F(m, u32, version) F(m, u64, session) F(m, u64, map) \
+                                      F(m, u32, spec) F(m, u64, index) F(m, u32, count) \
+                                      F(m, tail, args)
+/* The tail of the message behind this one, which lies apart, cut into chunks. */
+#define TD_FIELDS_parcel(F, m)        F(m, u64, session) F(m, u64, scope) F(m, u64, blob) \
+                                      F(m, u64, size) F(m, u32, chunk)
+/* What is known of a map, whoever asks. */
+#define TD_FIELDS_map(F, m)           F(m, u32, version) F(m, u64, session) F(m, u64, map) \
+                                      F(m, u32, spec) F(m, u8, state) F(m, u8, detached) \
+                                      F(m, u8, laned) F(m, u32, priority) F(m, u64, submitted) \
+                                      F(m, i64, opened_s) F(m, tail, name)
+/* An agent's answer to whoever asks who is there. */
+#define TD_FIELDS_agent(F, m)         F(m, u32, version) F(m, u64, agent) F(m, i32, pid) \
+                                      F(m, u32, slots) F(m, u32, busy) F(m, u8, draining) \
+                                      F(m, bytes, host) F(m, tail, pool)
+
 #define TD_FIELDS_supervisor_up(F, m) F(m, u32, version) F(m, i32, pid) F(m, tail, limits)
 #define TD_FIELDS_profile(F, m)       F(m, u32, profile) F(m, u64, memory_bytes) F(m, u32, cpu_milli) \
                                       F(m, bytes, argv) F(m, bytes, env) F(m, bytes, cwd)
@@ -93,7 +111,8 @@ struct td_key {
     M(5, FINISH, finish) M(6, GUEST, guest) M(7, DESK, desk) M(8, IDLE, idle)                    \
     M(16, MAP_OPEN, map_open) M(17, MAP_CALL, map_call) M(18, MAP_CANCEL, map_cancel)            \
     M(19, MAP_FORGET, map_forget) M(20, STARTED, started) M(21, OUTPUT, output)                  \
-    M(22, OUTCOME, outcome)                                                                      \
+    M(22, OUTCOME, outcome) M(23, JOB, job) M(24, PARCEL, parcel) M(25, MAP, map)                \
+    M(26, AGENT, agent)                                                                          \
     M(32, SUPERVISOR_UP, supervisor_up) M(33, PROFILE, profile)                                  \
     M(34, PROFILE_DROP, profile_drop) M(35, RUNNER_START, runner_start)                          \
     M(36, RUNNER_KILL, runner_kill) M(37, RUNNER_UP, runner_up)                                  \

@@ -197,7 +197,7 @@ static void do_fetch(struct sim *sim, uint64_t map)
     sim->waiting[map] -= count;
     uint8_t byte = (uint8_t)index;
     struct td_blob *args = td_blob_new(&byte, 1);
-    int r = td_sched_fetched(sim->sched, map, index, count, args, sim->now);
+    int r = td_sched_fetched(sim->sched, map, index, count, 0, args, sim->now);
     td_blob_unref(args);
     assert_true(r == 0 || sim->cancelled[map]);
     for (unsigned i = 0; r == 0 && i < count; i++)
@@ -368,7 +368,7 @@ static void test_sched_unread_is_no_attempt(void **state)
                      &sched),
         0);
     assert_int_equal(td_sched_map_add(sched, &(struct td_sched_map){.id = 1, .retries = 0}), 0);
-    assert_int_equal(td_sched_fetched(sched, 1, 0, 1, args, 0), 0);
+    assert_int_equal(td_sched_fetched(sched, 1, 0, 1, 0, args, 0), 0);
     td_blob_unref(args);
     for (unsigned deaths = 0; deaths < 3; deaths++) {
         assert_int_equal(run_once(sched, &runner), 1);
@@ -419,13 +419,13 @@ static void test_sched_starved(void **state)
     struct td_sched_options options = {.slots = 1, .runners_max = 1, .waiting_max = 1};
     assert_int_equal(td_sched_new(options, &sched), 0);
     assert_int_equal(td_sched_map_add(sched, &(struct td_sched_map){.id = 1}), 0);
-    assert_int_equal(td_sched_fetched(sched, 1, 0, 1, args, 0), 0);
+    assert_int_equal(td_sched_fetched(sched, 1, 0, 1, 0, args, 0), 0);
     assert_int_equal(run_once(sched, &runner), 1);
     td_sched_lent(sched, runner, true, 0);
     assert_int_equal(
         td_sched_map_add(sched, &(struct td_sched_map){.id = 2, .depth = 1, .root = 1}), 0);
     td_sched_map_cancel(sched, 1, 0); /* the outer call is stopped */
-    assert_int_equal(td_sched_fetched(sched, 2, 0, 1, args, 0), 0);
+    assert_int_equal(td_sched_fetched(sched, 2, 0, 1, 0, args, 0), 0);
     while (td_sched_next(sched, 0, &action))
         assert_int_equal(action.type, TD_ACTION_KILL);
     struct td_outcome *dead = td_outcome_new(0, 0, 0, TD_OUTCOME_CRASHED);
@@ -440,7 +440,7 @@ static void test_sched_starved(void **state)
     td_sched_lent(sched, runner, true, 0);
     assert_int_equal(
         td_sched_map_add(sched, &(struct td_sched_map){.id = 3, .depth = 2, .root = 1}), 0);
-    assert_int_equal(td_sched_fetched(sched, 3, 0, 1, args, 0), 0);
+    assert_int_equal(td_sched_fetched(sched, 3, 0, 1, 0, args, 0), 0);
     assert_int_equal(run_once(sched, &runner), 0); /* it has ended as not started */
     td_blob_unref(args);
     td_sched_free(sched);

@@ -26,7 +26,7 @@ static void test_js_api_writes(void **state)
     td_buf_init(&buf, 4096);
     assert_int_equal(td_js_write_ask(16, 5000000000, &buf), 0);
     expect(&buf, "{\"batch\":16,\"expires\":5000000000}");
-    assert_int_equal(td_js_write_purge("calls.\"p\".1", &buf), 0);
+    assert_int_equal(td_js_write_purge("calls.\"p\".1", 0, &buf), 0);
     expect(&buf, "{\"filter\":\"calls.\\\"p\\\".1\"}");
     struct td_js_consumer consumer = {
         .stream = "S", .name = "c", .filter = "a.*", .acks = true, .durable = true};
@@ -64,8 +64,8 @@ static void test_js_api_answers(void **state)
     assert_int_equal(answer.messages, 3);
     assert_int_equal(answer.last, 9);
     assert_int_equal(answer.pending, 0);
-    static const char *const wrong[] = {"", "[]", "7", "{\"seq\":1", "{\"seq\":1}x",
-                                        "{\"seq\":99999999999999999999}"};
+    static const char *const wrong[] = {
+        "", "[]", "7", "{\"seq\":1", "{\"seq\":1}x", "{\"seq\":99999999999999999999}"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         assert_int_equal(td_js_read_answer(bytes(wrong[i]), &answer), TD_EPROTO);
 }
@@ -93,9 +93,9 @@ static void test_js_api_names(void **state)
                                       count_name, &length, &count, &more),
                      0);
     assert_false(more);
-    assert_int_equal(td_js_read_names(bytes("{\"consumers\":[1]}"), count_name, &length, &count,
-                                      &more),
-                     TD_EPROTO);
+    assert_int_equal(
+        td_js_read_names(bytes("{\"consumers\":[1]}"), count_name, &length, &count, &more),
+        TD_EPROTO);
 }
 
 static void test_js_api_numbers(void **state)
