@@ -355,11 +355,12 @@ PyObject *td_map_type_new(PyObject *module)
 
 static int client_init(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"supervisor_path", "slots", "runners_max", "link_fd", NULL};
+    static char *names[] = {"supervisor_path", "slots", "runners_max", "link_fd", "place", NULL};
     struct client_object *object = (struct client_object *)self;
     struct td_client_options options = {.link_fd = -1};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|IIi", names, &options.supervisor_path,
-                                     &options.slots, &options.runners_max, &options.link_fd))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|IIiz", names, &options.supervisor_path,
+                                     &options.slots, &options.runners_max, &options.link_fd,
+                                     &options.place))
         return -1;
     if (object->client) {
         PyErr_SetString(PyExc_ValueError, "the client is initialised already");
@@ -535,7 +536,7 @@ static PyMethodDef client_methods[] = {
 };
 
 static PyType_Slot client_slots[] = {
-    {Py_tp_doc, (void *)"Client(supervisor_path, slots=0, runners_max=0, link_fd=-1)"},
+    {Py_tp_doc, (void *)"Client(supervisor_path, slots=0, runners_max=0, link_fd=-1, place=None)"},
     {Py_tp_init, client_init},
     {Py_tp_dealloc, client_dealloc},
     {Py_tp_methods, client_methods},

@@ -1,5 +1,6 @@
 """What a runner's process must be like for the function to feel at home: on this machine, the
-same interpreter, module path, environment variables and working folder as the caller's."""
+same interpreter, module path, environment variables and working folder as the caller's; on another
+one an interpreter and packages of the same versions."""
 
 from __future__ import annotations
 
@@ -22,6 +23,13 @@ _ARROW = b"JE_ARROW_MALLOC_CONF="
 _PASSING = b"PYTEST_CURRENT_TEST="
 
 _BOOT = "import sys; sys.path[:] = {path!r}; from tendril import _runner; _runner.main({preload!r})"
+
+# On another machine: its own packages, and beside them what is there of ours.
+_BOOT_AWAY = (
+    "import sys; from os.path import exists; "
+    "sys.path += [p for p in {path!r} if p not in sys.path and exists(p)]; "
+    "from tendril import _runner; _runner.main({preload!r}, {needs!r})"
+)
 
 
 class Surroundings(NamedTuple):
@@ -46,9 +54,10 @@ def _flags() -> list[str]:
     return words + [f"-W{option}" for option in sys.warnoptions]
 
 
-def _environment(environ: Mapping[str, str] | None, cpu: float | None) -> bytes:
-    """The variables of this process, with those added, and thread counts where none are set."""
-    block = _tendril.environ()
+def _environment(environ: Mapping[str, str] | None, cpu: float | None, away: bool) -> bytes:
+    """The variables of this process, with those added, and thread counts where none are set. On
+    other machines they have their own, and only those added: this process's may be secrets."""
+    block = b"" if away else _tendril.environ()
     if environ or _PASSING in block:
         pairs = (entry.partition(b"=") for entry in block.split(b"\0")[:-1])
         variables = {name: value for name, _, value in pairs}
@@ -66,8 +75,27 @@ def _environment(environ: Mapping[str, str] | None, cpu: float | None) -> bytes:
 
 
 @functools.lru_cache(maxsize=32)
-def _command(path: tuple[str, ...], preload: tuple[str, ...], flags: tuple[str, ...]) -> bytes:
-    boot = _BOOT.format(path=list(path), preload=list(preload))
+def _needs(packages: tuple[str, ...]) -> dict[str, str]:
+    """The versions that runners on other machines must have, as this process has them."""
+    from importlib.metadata import packages_distributions, version
+
+    needs = {"python": "{}.{}".format(*sys.version_info)}
+    names = packages_distributions()
+    for package in packages:
+        for name in names.get(package.partition(".")[0], ()):
+            needs[name] = version(name)
+    return needs
+
+
+@functools.lru_cache(maxsize=32)
+def _command(
+    path: tuple[str, ...], preload: tuple[str, ...], flags: tuple[str, ...], away: bool
+) -> bytes:
+    if away:
+        needs = _needs(preload)
+        boot = _BOOT_AWAY.format(path=list(path), preload=list(preload), needs=needs)
+    else:
+        boot = _BOOT.format(path=list(path), preload=list(preload))
     words = [sys.executable, *flags, "-c", boot]
     return b"".join(os.fsencode(word) + b"\0" for word in words)
 
@@ -85,14 +113,17 @@ def moment() -> tuple[Any, ...]:
     return _tendril.environ(), _folder(), tuple(sys.path), len(sys.modules), sys.executable
 
 
-def capture(fn: Any, environ: Mapping[str, str] | None, cpu: float | None) -> Surroundings:
+def capture(
+    fn: Any, environ: Mapping[str, str] | None, cpu: float | None, away: bool = False
+) -> Surroundings:
     """What the runners of this function need.
 
-    environ: variables to add; cpu: cores that a call may use, or None for one.
+    environ: variables to add; cpu: cores that a call may use, or None for one; away: they are on
+    other machines, with an interpreter, packages and variables of their own.
     """
     preload = tuple(_pickling.packages_of(fn))
     return Surroundings(
-        argv=_command(tuple(sys.path), preload, tuple(_flags())),
-        env=_environment(environ, cpu),
+        argv=_command(tuple(sys.path), preload, tuple(_flags()), away),
+        env=_environment(environ, cpu, away),
         cwd=_folder(),
     )

@@ -11,7 +11,7 @@ from tendril import _environment, _pickling, _place, _tendril, _units
 from tendril._feed import BYTES, LAZY_SPAN, SIZED_SPAN
 from tendril._map import ERRORS, Errors, Map, core_error
 from tendril._outcome import error_of, value_of
-from tendril._session import Session, get_session
+from tendril._session import Session, get_session, nested
 from tendril.errors import NotAvailable
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Cluster(NamedTuple):
         """End the processes that wait for more calls; the next call starts them again."""
         from tendril._session import close_session
 
-        close_session()
+        close_session(self.place)
 
 
 class Function:
@@ -71,8 +71,8 @@ class Function:
     @property
     def cluster(self) -> Cluster:
         """Where its calls run."""
-        place = _place.resolve(self._options)
-        cores, _, limits = get_session().client.info()
+        place = self._where()
+        cores, _, limits = get_session(place).client.info()
         return Cluster(place, cores, limits or "not known yet")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -161,8 +161,8 @@ class Function:
         retries = self._retries if retries is None else retries
         timeout = self._timeout if timeout is None else timeout
         try:
-            spec = self._prepare(retries, timeout or 0)
-            session = get_session()
+            place, spec = self._prepare(retries, timeout or 0)
+            session = get_session(place)
             if direct:
                 return session, session.client.map(spec, direct=True)
             core = session.client.map(spec, ordered=ordered, notify=notify, **(pack or {}))
@@ -170,8 +170,12 @@ class Function:
             raise core_error(error, self.name) from None
         return session, core
 
-    def _prepare(self, retries: int, timeout: float) -> _tendril.Spec:
-        """The pickled function and what its runners need, after a look at where it is to run; kept
+    def _where(self) -> str:
+        """The place of its calls; of a call's own, its machine."""
+        return _place.LOCAL if nested() else _place.resolve(self._options)
+
+    def _prepare(self, retries: int, timeout: float) -> tuple[str, _tendril.Spec]:
+        """Its place, the pickled function and what its runners need, after a look at where it is to run; kept
         as long as nothing that they depend on has changed."""
         now, parts = _environment.moment(), _pickling.parts(self._fn)
         if self._prepared is not None and parts is not None:
@@ -181,8 +185,9 @@ class Function:
             if same and _tendril.changed_ns(path) == changed:
                 return prepared
         config = _place.config_state()
-        _place.resolve(self._options)
-        around = _environment.capture(self._fn, self._options.get("environ"), self._cpu)
+        place = self._where()
+        away = place != _place.LOCAL
+        around = _environment.capture(self._fn, self._options.get("environ"), self._cpu, away)
         common = {
             "argv": around.argv,
             "env": around.env,
@@ -193,12 +198,16 @@ class Function:
             "timeout_ns": round(timeout * 1e9),
         }
         if not self._announced:  # what runners are forked from starts while we pickle
-            get_session().client.map(_tendril.Spec(key=bytes(32), body=b"", **common))
+            get_session(place).client.map(_tendril.Spec(key=bytes(32), body=b"", **common))
             self._announced = True
         body, key = _pickling.dumps_function(self._fn)
         spec = _tendril.Spec(key=key, body=body, **common)
-        self._prepared = None if parts is None else ((now, retries, timeout), parts, config, spec)
-        return spec
+        prepared = place, spec
+        if parts is None:
+            self._prepared = None
+        else:
+            self._prepared = (now, retries, timeout), parts, config, prepared
+        return prepared
 
     def __get__(self, instance: Any, owner: type | None = None) -> Function:
         """As a method: bound to its instance, which travels with the call."""

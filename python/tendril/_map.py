@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from tendril import _progress, _tendril, errors
 from tendril._feed import Feeder
 from tendril._outcome import Outcome, error_of, tame, unreadable, values_of
-from tendril._session import FORKED, Session
+from tendril._session import FORKED, Session, nested
 
 Errors = Literal["raise", "return", "skip"]
 ERRORS = ("raise", "return", "skip")
@@ -93,7 +93,7 @@ class Map(_tendril.Results):
         self._last: Outcome | None = None  # whose results are being given
         self._alike: Outcome | None = None  # calls that ended as the last one did
         self._bar: _progress.Bar | None = None
-        if _progress.wanted() and not session.nested:
+        if _progress.wanted() and not nested():
             self._bar = _progress.Bar(core, name, length)
             session.add_ticker(self._bar.refresh)
         self._feeder = Feeder(core, inputs, spread)

@@ -9,6 +9,8 @@ from typing import Any
 from tendril import _tendril
 from tendril.errors import ConfigurationError, NotAvailable
 
+LOCAL = "local"  # this machine
+
 # Options that only a machine made on demand can honour.
 MACHINE_OPTIONS = ("region", "vm_type", "gpu", "arm", "disk_size", "spot_policy")
 
@@ -46,10 +48,11 @@ def _configured() -> str | None:
 
 
 def resolve(options: dict[str, Any]) -> str:
-    """The name of the place for a function with these options. Raises ConfigurationError when a
-    machine option is set and no place is configured, NotAvailable for places not built yet."""
+    """The place for a function with these options: LOCAL, or what says how to reach a cluster, a
+    client token or the path of a file with one. Raises ConfigurationError when a machine option is
+    set and no place is configured, NotAvailable for places not built yet."""
     if options.get("local"):
-        return "local"
+        return LOCAL
     place = os.environ.get("TENDRIL_PLACE") or options.get("place") or _configured()
     if place is None:
         asked = [name for name in MACHINE_OPTIONS if options.get(name) not in (None, False)]
@@ -59,10 +62,15 @@ def resolve(options: dict[str, Any]) -> str:
                 "in the cloud, and no place is configured to make one. Run `tendril setup aws` "
                 "to configure your account, or set TENDRIL_PLACE=local to run on this machine."
             )
-        return "local"
-    if place != "local":
+        return LOCAL
+    if place == "aws":
         raise NotAvailable(
-            f"place {place!r}: clusters and clouds are not available yet; "
+            "place 'aws': machines in the cloud are not available yet; "
             "set TENDRIL_PLACE=local to run on this machine."
+        )
+    if place != LOCAL and not place.startswith("tendril-") and not os.path.exists(place):
+        raise ConfigurationError(
+            f"there is no place {place!r}: it is neither `local` nor the file of a client token, "
+            "which `tendril hub` and `tendril up` write"
         )
     return place

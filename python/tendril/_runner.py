@@ -28,7 +28,7 @@ _END_S = 10.0  # a runner without connection is killed, much sooner than this
 seat: _tendril.Seat | None = None
 
 
-def main(preload: list[str]) -> None:
+def main(preload: list[str], needs: dict[str, str] | None = None) -> None:
     """Entry of the command that the caller composed; see _environment.command."""
     role, fd = sys.argv[-2], int(sys.argv[-1])
     sys.argv[:] = [""]
@@ -36,10 +36,28 @@ def main(preload: list[str]) -> None:
     sys.stderr = sys.__stderr__ = _stream(2)
     _tendril.die_with(os.getppid())
     os.set_inheritable(fd, False)
+    if needs is not None:
+        _check(needs)
     if role == "zygote":
         _zygote(fd, preload)
     else:
         _serve_and_exit(fd)
+
+
+def _check(needs: dict[str, str]) -> None:
+    """Exits with words, which reach the caller, where versions are not those of the caller."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    wrong = []
+    for name, theirs in needs.items():
+        try:
+            ours = "{}.{}".format(*sys.version_info) if name == "python" else version(name)
+        except PackageNotFoundError:
+            ours = "not installed"
+        if ours != theirs:
+            wrong.append(f"{name}: {ours} there, {theirs} at the caller")
+    if wrong:
+        sys.exit(f"the environment on {os.uname().nodename} differs: {'; '.join(wrong)}")
 
 
 # What sys.stdout and sys.stderr write to. Not found through them: a call may replace these.

@@ -1,4 +1,4 @@
-"""One session a process: the core's client, and the thread that brings its news into Python.
+"""One session a process and place: the core's client, and the thread that brings its news into Python.
 
 The thread prints what calls have written and completes futures. A map's results are taken by
 whoever iterates over it, directly from the core.
@@ -16,6 +16,7 @@ from typing import Any
 
 from tendril import _tendril
 from tendril._outcome import Outcome
+from tendril._place import LOCAL
 from tendril.errors import ClosedError, ConfigurationError, ForkedError, NotStarted
 
 FORKED = (
@@ -29,11 +30,12 @@ _FORK_PATIENCE_S = 1.0  # a stream may wait for a reader that is about to be for
 class Session:
     """The client of this process and its background thread."""
 
-    def __init__(self) -> None:
-        runner = sys.modules.get("tendril._runner")
-        self.nested = runner is not None and runner.seat is not None
-        if self.nested:
+    def __init__(self, place: str) -> None:
+        if nested():
+            runner = sys.modules["tendril._runner"]
             self.client = _tendril.Client("", link_fd=runner.connect_to_pool())
+        elif place != LOCAL:
+            self.client = _tendril.Client("", place=place)
         else:
             self.client = _tendril.Client(
                 _supervisor_path(),
@@ -195,41 +197,45 @@ def _supervisor_path() -> str:
 
 
 _lock = threading.Lock()
-_session: Session | None = None
+_sessions: dict[str, Session] = {}  # by place
 _forked = False
 _closed = False
 
 
-def get_session() -> Session:
-    """The session of this process, started when it is first needed."""
-    global _session
+def nested() -> bool:
+    """Whether this process is a runner: what its calls submit goes to the pool that it is of."""
+    runner = sys.modules.get("tendril._runner")
+    return runner is not None and runner.seat is not None
+
+
+def get_session(place: str = LOCAL) -> Session:
+    """The session of this process with a place, started when it is first needed."""
     if _forked:
         raise ForkedError(FORKED)
-    session = _session
+    session = _sessions.get(place)
     if session is not None:
         return session
     with _lock:
         if _closed:
             raise ClosedError("the interpreter is shutting down")
-        if _session is None:
-            _session = _start()
-        return _session
+        if place not in _sessions:
+            _sessions[place] = _start(place)
+        return _sessions[place]
 
 
-def _start() -> Session:
+def _start(place: str) -> Session:
     try:
-        return Session()
+        return Session(place)
     except _tendril.Error as error:
         raise NotStarted(f"no session could be started: {error.args[1]}") from None
     except OSError as error:
         raise NotStarted(f"no session could be started: {error}") from error
 
 
-def close_session() -> None:
-    """End the session; the next use starts another."""
-    global _session
+def close_session(place: str = LOCAL) -> None:
+    """End the session with a place; the next use starts another."""
     with _lock:
-        session, _session = _session, None
+        session = _sessions.pop(place, None)
     if session is not None:
         session.close()
 
@@ -237,31 +243,31 @@ def close_session() -> None:
 def _at_exit() -> None:
     global _closed
     _closed = True
-    close_session()
+    for place in list(_sessions):
+        close_session(place)
 
 
 def _before_fork() -> None:
-    if _session is not None:
-        _session.before_fork()
+    for session in list(_sessions.values()):
+        session.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    if _session is not None:
-        _session.after_fork_in_parent()
+    for session in list(_sessions.values()):
+        session.after_fork_in_parent()
 
 
 def _after_fork_in_child() -> None:
     """The child has our memory, but not our threads: it must not touch the core."""
-    global _lock, _session, _forked
+    global _lock, _forked
     _lock = threading.Lock()
-    runner = sys.modules.get("tendril._runner")
-    if runner is not None and runner.seat is not None:
+    if nested():
         _forked = True  # the connection to its pool is the parent's too
-    if _session is not None:
+    for session in _sessions.values():
         _forked = True
-        _session.after_fork_in_child()  # for its maps, which the child has too
-        _keep_alive.append(_session)  # its objects must not be finalised over here
-        _session = None
+        session.after_fork_in_child()  # for its maps, which the child has too
+        _keep_alive.append(session)  # its objects must not be finalised over here
+    _sessions.clear()
 
 
 _keep_alive: list[Session] = []

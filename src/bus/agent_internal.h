@@ -95,6 +95,7 @@ struct agent {
     struct td_jet *jet;
     struct td_bus_agent_options options;
     struct td_name pool, stream, host;
+    struct td_bus *inner; /* of maps that calls open here: they stay on this machine */
     const struct td_bus_worker *worker;
     void *worker_context;
     uint64_t id;

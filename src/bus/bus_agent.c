@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "bus/agent_internal.h"
+#include "bus/bus_local.h"
 #include "bus/haul.h"
 #include "bus/reader.h"
 #include "os/clock.h"
@@ -193,10 +194,10 @@ static int job_outcome(struct job *job, const struct td_outcome *outcome,
     struct td_message message;
     td_outcome_message(outcome, &message);
     int r = 0;
-    if (parcel) {
-        message.outcome.value = (struct td_bytes){0};
+    if (!parcel)
+        message.outcome.value = td_blob_bytes(outcome->value);
+    else
         r = job_say(job, &(struct td_message){.type = TD_MSG_PARCEL, .parcel = *parcel});
-    }
     return r < 0 ? r : job_say(job, &message);
 }
 
@@ -304,6 +305,40 @@ static void on_flush(void *context)
         flush_soon(agent);
 }
 
+/* -- maps that calls open here ---------------------------------------------------------------- */
+
+static struct td_bus *inner_of(struct td_bus *bus)
+{
+    return agent_of(bus)->inner;
+}
+
+static int agent_open(struct td_bus *bus, const struct td_bus_sink *sink, void *context,
+                      uint64_t id, struct td_spec *spec, struct td_error *err)
+{
+    return td_bus_open(inner_of(bus), sink, context, id, spec, err);
+}
+
+static int agent_submit(struct td_bus *bus, uint64_t id, uint64_t index, uint32_t count,
+                        struct td_blob *args)
+{
+    return td_bus_submit(inner_of(bus), id, index, count, args);
+}
+
+static void agent_cancel(struct td_bus *bus, uint64_t id)
+{
+    td_bus_cancel(inner_of(bus), id);
+}
+
+static void agent_forget(struct td_bus *bus, uint64_t id)
+{
+    td_bus_forget(inner_of(bus), id);
+}
+
+static void agent_mute(struct td_bus *bus, uint64_t id, bool muted)
+{
+    td_bus_mute(inner_of(bus), id, muted);
+}
+
 /* -- the node's side -------------------------------------------------------------------------- */
 
 static void agent_join(struct td_bus *bus, const struct td_bus_worker *worker, void *context)
@@ -311,6 +346,7 @@ static void agent_join(struct td_bus *bus, const struct td_bus_worker *worker, v
     struct agent *agent = agent_of(bus);
     agent->worker = worker;
     agent->worker_context = context;
+    td_bus_join(agent->inner, worker, context);
 }
 
 static void agent_room(struct td_bus *bus, unsigned free, unsigned slots)
@@ -325,7 +361,9 @@ static bool agent_fetch(struct td_bus *bus, uint64_t id)
 {
     struct agent *agent = agent_of(bus);
     struct agent_map *map = td_idmap_get(&agent->maps, id);
-    if (!map || td_list_empty(&map->waiting))
+    if (!map)
+        return td_bus_fetch(agent->inner, id);
+    if (td_list_empty(&map->waiting))
         return false;
     struct job *job = TD_CONTAINER(map->waiting.next, struct job, link);
     while (td_job_has(job, job->next))
@@ -375,6 +413,8 @@ static void agent_started(struct td_bus *bus, uint64_t id, uint64_t index, uint3
                                  .started = {.map = id, .index = index, .count = count}};
     if (job)
         (void)job_say(job, &message); /* without memory nobody sees that it runs */
+    else
+        td_bus_started(inner_of(bus), id, index, count);
 }
 
 static void agent_output(struct td_bus *bus, uint64_t id, uint64_t index, uint32_t count,
@@ -387,6 +427,8 @@ static void agent_output(struct td_bus *bus, uint64_t id, uint64_t index, uint32
             .map = id, .index = index, .count = count, .stream = (uint8_t)stream, .text = text}};
     if (job)
         (void)job_say(job, &message); /* without memory: lost */
+    else
+        td_bus_output(inner_of(bus), id, index, count, stream, text);
 }
 
 static void learn(struct agent *agent, const struct job *job)
@@ -401,8 +443,10 @@ static void agent_finish(struct td_bus *bus, struct td_outcome **outcome)
     struct agent *agent = agent_of(bus);
     TD_CLEANUP(td_outcome_freep) struct td_outcome *own = TD_TAKE(*outcome);
     struct job *job = job_of(agent, own->map, own->index);
-    if (!job)
+    if (!job) { /* of a map of a call's own; or one that was cancelled, which nobody knows there */
+        td_bus_finish(agent->inner, &own);
         return;
+    }
     uint32_t count = own->count < job->left ? own->count : job->left;
     int r;
     if (td_blob_bytes(own->value).len > td_haul_inline_max(agent->jet))
@@ -588,6 +632,7 @@ static void agent_free(struct td_bus *bus)
     td_nats_subscription_free(agent->cancels);
     td_nats_subscription_free(agent->asks);
     td_jet_free(agent->jet);
+    td_bus_free(agent->inner);
     td_idmap_done(&agent->jobs);
     td_idmap_done(&agent->maps);
     td_free(agent);
@@ -620,6 +665,11 @@ int td_bus_agent_new(struct td_loop *loop, const struct td_bus_agent_options *op
                      struct td_bus **ret_bus, struct td_error *err)
 {
     static const struct td_bus_ops ops = {
+        .open = agent_open,
+        .submit = agent_submit,
+        .cancel = agent_cancel,
+        .forget = agent_forget,
+        .mute = agent_mute,
         .join = agent_join,
         .room = agent_room,
         .fetch = agent_fetch,
@@ -647,6 +697,8 @@ int td_bus_agent_new(struct td_loop *loop, const struct td_bus_agent_options *op
     int r = 0;
     if (getrandom(&agent->id, sizeof agent->id, 0) != (ssize_t)sizeof agent->id)
         r = td_error_set(err, TD_ESYS, "no random numbers can be had");
+    if (r == 0)
+        r = td_bus_local_new(&agent->inner, err);
     if (r == 0)
         r = connect_to(agent, options, err);
     agent->options.server = NULL; /* borrowed until now, as the others are */

@@ -10,6 +10,8 @@
  * is stored and runs only the rest, call by call. What is delivered to us again while we hold it
  * goes on. Lanes take turns by the time that their calls have taken.
  *
+ * Maps that calls open in turn stay on this machine: they are on a local bus within.
+ *
  * Threads: the loop thread, but td_bus_agent_new, which waits for the first connection. */
 #ifndef TD_BUS_BUS_AGENT_H
 #define TD_BUS_BUS_AGENT_H

@@ -7,10 +7,13 @@
 #include "base/attr.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/mem.h"
+#include "bus/jet.h"
 #include "bus/js_api.h"
 #include "os/clock.h"
 
 #define DUPLICATES_NS (120 * TD_NS_PER_S)
+#define MAKE_NS       (30 * TD_NS_PER_S)
 #define KEPT_NS       (TD_KEPT_S * TD_NS_PER_S)
 
 typedef unsigned long long hex; /* %016llx */
@@ -97,42 +100,93 @@ int td_pool_name_check(const char *pool)
     return len > 0 && len <= TD_POOL_MAX && strspn(pool, allowed) == len ? 0 : TD_EINVAL;
 }
 
-size_t td_cluster_streams(const struct td_name *calls, const struct td_name *calls_subject,
-                          struct td_js_stream *ret_streams, size_t max)
+/* -- making the streams ----------------------------------------------------------------------- */
+
+enum { STREAMS = 5, CONFIG_MAX = 2048 };
+
+struct maker {
+    struct td_jet *jet;
+    struct td_jet_ask ask;
+    struct td_name calls, subject;
+    size_t next; /* of the streams */
+    td_cluster_made_fn *made;
+    void *context;
+};
+
+static struct td_js_stream stream_of(const struct maker *maker, size_t number)
 {
-    const struct td_js_stream streams[] = {
-        {.name = calls->text,
-         .subjects = {calls_subject->text},
-         .work_queue = true,
-         .duplicates_ns = DUPLICATES_NS},
-        {.name = TD_STREAM_RESULTS,
-         .subjects = {"td.res.>"},
-         .direct = true,
-         .age_ns = KEPT_NS,
-         .duplicates_ns = DUPLICATES_NS},
-        {.name = TD_STREAM_SPECS,
-         .subjects = {"td.spec.>"},
-         .direct = true,
-         .each_max = 1,
-         .age_ns = KEPT_NS,
-         .duplicates_ns = DUPLICATES_NS},
-        {.name = TD_STREAM_MAPS,
-         .subjects = {"td.map.*", "td.beat.*"},
-         .direct = true,
-         .each_max = 1,
-         .age_ns = KEPT_NS,
-         .duplicates_ns = DUPLICATES_NS},
-        {.name = TD_STREAM_BLOBS,
-         .subjects = {"td.blob.>"},
-         .direct = true,
-         .each_max = 1,
-         .age_ns = KEPT_NS,
-         .duplicates_ns = DUPLICATES_NS},
-    };
-    size_t count = TD_COUNT(streams) < max ? TD_COUNT(streams) : max;
-    memcpy(ret_streams, streams, count * sizeof *streams);
-    return count;
+    const struct td_js_stream kept = {
+        .direct = true, .each_max = 1, .age_ns = KEPT_NS, .duplicates_ns = DUPLICATES_NS};
+    struct td_js_stream streams[STREAMS] = {
+        {.work_queue = true, .duplicates_ns = DUPLICATES_NS}, kept, kept, kept, kept};
+    const char *const subjects[STREAMS][2] = {{maker->subject.text},
+                                              {"td.res.>"},
+                                              {"td.spec.>"},
+                                              {"td.map.*", "td.beat.*"},
+                                              {"td.blob.>"}};
+    const char *const names[STREAMS] = {maker->calls.text, TD_STREAM_RESULTS, TD_STREAM_SPECS,
+                                        TD_STREAM_MAPS, TD_STREAM_BLOBS};
+    streams[1].each_max = 0;
+    struct td_js_stream stream = streams[number];
+    stream.name = names[number];
+    stream.subjects[0] = subjects[number][0];
+    stream.subjects[1] = subjects[number][1];
+    return stream;
 }
+
+static void make_next(struct maker *maker);
+
+static void make_over(struct maker *maker, int status, const char *why)
+{
+    td_cluster_made_fn *made = maker->made;
+    void *context = maker->context;
+    td_free(maker);
+    made(context, status, why);
+}
+
+static void on_made(void *context, int status, const struct td_nats_message *message)
+{
+    struct maker *maker = context;
+    struct td_js_answer answer;
+    int r = td_jet_answer(status, message, &answer);
+    if (r < 0)
+        make_over(maker, r, answer.text[0] ? answer.text : td_status_text(r));
+    else if (++maker->next == STREAMS)
+        make_over(maker, 0, "");
+    else
+        make_next(maker);
+}
+
+static void make_next(struct maker *maker)
+{
+    struct td_js_stream stream = stream_of(maker, maker->next);
+    struct td_name question = td_name_of("STREAM.CREATE.%s", stream.name);
+    TD_CLEANUP(td_buf_done) struct td_buf config;
+    td_buf_init(&config, CONFIG_MAX);
+    int r = td_js_write_stream(&stream, &config);
+    if (r == 0)
+        r = td_jet_ask(maker->jet, &maker->ask, question.text,
+                       (struct td_bytes){config.data, config.len}, td_clock_now() + MAKE_NS);
+    if (r < 0)
+        make_over(maker, r, td_status_text(r));
+}
+
+int td_cluster_make(struct td_jet *jet, const char *pool, td_cluster_made_fn *made, void *context)
+{
+    struct maker *maker = td_alloc_zero(sizeof *maker);
+    if (!maker)
+        return TD_ENOMEM;
+    *maker = (struct maker){.jet = jet,
+                            .ask = {.fn = on_made, .context = maker},
+                            .calls = td_name_stream(pool),
+                            .subject = td_name_of("td.calls.%s.>", pool),
+                            .made = made,
+                            .context = context};
+    make_next(maker);
+    return 0;
+}
+
+/* -- frames ----------------------------------------------------------------------------------- */
 
 int td_frames_add(struct td_buf *buf, const struct td_message *message)
 {

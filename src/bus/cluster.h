@@ -27,7 +27,7 @@
 #include "wire/message.h"
 
 struct td_buf;
-struct td_js_stream;
+struct td_jet;
 
 enum {
     TD_SUBJECT_MAX = 128,
@@ -69,9 +69,10 @@ struct td_name td_name_direct(const char *stream, const char *subject); /* of a 
 /* Whether a pool may have this name. */
 int td_pool_name_check(const char *pool);
 
-/* The streams, each with its configuration, until NULL; pool names one of TD_CALLS_. */
-size_t td_cluster_streams(const struct td_name *calls, const struct td_name *calls_subject,
-                          struct td_js_stream *ret_streams, size_t max);
+/* Makes the streams where they are not there yet. Tells once; TD_EEXISTS: one is there with another
+ * configuration. The maker is gone then. TD_ENOMEM. */
+typedef void td_cluster_made_fn(void *context, int status, const char *why);
+int td_cluster_make(struct td_jet *jet, const char *pool, td_cluster_made_fn *made, void *context);
 
 /* Messages one behind another, in one of the engine's. */
 

@@ -277,6 +277,7 @@ int td_jet_pull(struct td_jet *jet, struct td_jet_pull *pull, const char *stream
     pull->jet = jet;
     pull->id = new_id(jet, KIND_PULL);
     pull->wanted = messages;
+    (void)snprintf(pull->consumer, sizeof pull->consumer, "%s", consumer); /* it has a maximum */
     pull->deadline_ns = td_clock_now() + expires_ns + PULL_GRACE_NS;
     reply_for(jet, pull->id, reply, sizeof reply);
     (void)snprintf(subject, sizeof subject, "$JS.API.CONSUMER.MSG.NEXT.%s.%s", stream,
@@ -332,9 +333,31 @@ void td_jet_ack(struct td_jet *jet, const char *reply, const char *what)
 
 /* -- from the connection ---------------------------------------------------------------------- */
 
+/* A stored message comes under the subject that it was stored under: the consumer says who has
+ * asked for it. */
+static struct td_jet_pull *pull_of(struct td_jet *jet, const struct td_nats_message *message)
+{
+    struct td_js_numbers numbers;
+    if (!message->reply || td_js_read_numbers(message->reply, &numbers) < 0)
+        return NULL;
+    TD_LIST_EACH(node, &jet->pulls) {
+        struct td_jet_pull *pull = TD_CONTAINER(node, struct td_jet_pull, link);
+        if (strlen(pull->consumer) == numbers.name.len &&
+            memcmp(pull->consumer, numbers.name.data, numbers.name.len) == 0)
+            return pull;
+    }
+    return NULL; /* withdrawn */
+}
+
 static void on_inbox(void *context, const struct td_nats_message *message)
 {
     struct td_jet *jet = context;
+    if (strncmp(message->subject, jet->prefix, strlen(jet->prefix)) != 0) {
+        struct td_jet_pull *pull = pull_of(jet, message);
+        if (pull)
+            on_pulled(pull, message);
+        return;
+    }
     const char *number = message->subject + strlen(jet->prefix) + 1;
     uint64_t id;
     if (strlen(message->subject) <= strlen(jet->prefix) + 1 ||

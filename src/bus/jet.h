@@ -106,6 +106,7 @@ struct td_jet_pull {
     uint64_t id; /* 0: nothing is asked */
     struct td_jet *jet;
     struct td_list link;
+    char consumer[TD_JS_NAME_MAX];
     unsigned wanted; /* messages of this request that are still to come */
     int64_t deadline_ns;
 };

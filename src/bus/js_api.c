@@ -245,6 +245,7 @@ int td_js_read_numbers(const char *reply, struct td_js_numbers *ret_numbers)
     if (r < 0 || stored > INT64_MAX)
         return TD_EPROTO;
     numbers.stored_ns = (int64_t)stored;
+    numbers.name = (struct td_bytes){tokens[first - 1], lens[first - 1]};
     *ret_numbers = numbers;
     return 0;
 }

@@ -84,11 +84,12 @@ int td_js_answer_status(const struct td_js_answer *answer);
 
 /* The numbers in the subject that a delivery is to be acknowledged at. TD_EPROTO. */
 struct td_js_numbers {
-    uint64_t deliveries; /* of this message, with this one */
-    uint64_t sequence;   /* in the stream */
-    uint64_t consumed;   /* in the consumer: 1, 2, 3, ... */
-    int64_t stored_ns;   /* when it was stored: unix time */
-    uint64_t pending;    /* further messages that wait for the consumer */
+    struct td_bytes name; /* of the consumer; borrowed from the subject */
+    uint64_t deliveries;  /* of this message, with this one */
+    uint64_t sequence;    /* in the stream */
+    uint64_t consumed;    /* in the consumer: 1, 2, 3, ... */
+    int64_t stored_ns;    /* when it was stored: unix time */
+    uint64_t pending;     /* further messages that wait for the consumer */
 };
 int td_js_read_numbers(const char *reply, struct td_js_numbers *ret_numbers);
 

@@ -7,22 +7,20 @@
 #include "base/attr.h"
 #include "base/err.h"
 #include "base/text.h"
+#include "cli/cli.h"
 #include "pool/supervisor.h"
-
-enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
-
-typedef int command_fn(int argc, char **argv);
 
 struct command {
     const char *name;
     const char *arguments;
     const char *help; /* NULL: not shown */
-    command_fn *run;
+    td_command_fn *run;
 };
 
-static command_fn run_help, run_supervise, run_version;
+static td_command_fn run_help, run_supervise, run_version;
 
 static const struct command commands[] = {
+    {"agent", "--join", "run calls of a cluster on this machine", td_command_agent},
     {"version", "", "print the version", run_version},
     {"help", "", "print this text", run_help},
     {"supervise", "FD PID", NULL, run_supervise},

@@ -10,8 +10,12 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "bus/bus.h"
+#include "bus/bus_caller.h"
 #include "bus/bus_link.h"
 #include "bus/bus_local.h"
+#include "bus/cluster.h"
+#include "bus/nats.h"
+#include "bus/token.h"
 #include "node/node.h"
 #include "os/clock.h"
 #include "os/memfile.h"
@@ -21,6 +25,7 @@
 #include "wire/message.h"
 
 enum {
+    CLUSTER_SLOTS = 8,    /* until agents have answered */
     OUTPUT_MAX = 4 << 20, /* bytes that wait for the reader before runners are muted */
     OUTPUT_ITEM_MIN = 1 << 10,
     OUTPUT_MUCH = 64 << 10, /* bytes that are written at once, whoever reads */
@@ -305,6 +310,20 @@ static void on_supervisor(void *context)
     unlock(client);
 }
 
+static void on_slots(void *context, unsigned slots)
+{
+    struct td_client *client = context;
+    size_t cursor = 0;
+    lock(client);
+    client->info.slots = slots;
+    for (struct td_map *map = td_idmap_next(&client->maps, &cursor); map;
+         map = td_idmap_next(&client->maps, &cursor)) {
+        map->packing.slots = slots;
+        td_event_signal(&map->event);
+    }
+    unlock(client);
+}
+
 static void on_lost(void *context, const char *reason)
 {
     (void)reason; /* TD_ECLOSED says it; the process that held the bus is gone */
@@ -440,6 +459,45 @@ static void release(struct td_client *client)
     td_free(client);
 }
 
+static int join_cluster(struct td_client *client, const char *place, struct td_error *err)
+{
+    struct td_token token;
+    int r = td_token_place(place, "client", &token, err);
+    if (r < 0)
+        return r;
+    const struct td_nats_options server = {
+        .url = token.url, .user = token.user, .secret = token.secret, .name = "tendril caller"};
+    const struct td_bus_caller_options options = {.server = &server,
+                                                  .pool = TD_POOL_DEFAULT,
+                                                  .sink = &sink,
+                                                  .context = client,
+                                                  .slots = on_slots};
+    client->info.slots = CLUSTER_SLOTS;
+    return td_bus_caller_new(client->loop, &options, &client->bus, err);
+}
+
+/* The bus, and where it is one of this process the node at its other end. */
+static int join_bus(struct td_client *client, const struct td_client_options *options,
+                    struct td_error *err)
+{
+    int link_fd = options->link_fd;
+    client->info.slots = (unsigned)get_nprocs(); /* with a link: it leads to this machine */
+    if (options->place)
+        return join_cluster(client, options->place, err);
+    if (link_fd >= 0)
+        return td_bus_link_new(client->loop, &link_fd, &sink, client, &client->bus, err);
+    int r = td_bus_local_new(&client->bus, err);
+    if (r < 0)
+        return r;
+    return td_node_new(client->loop, client->bus,
+                       &(struct td_node_options){.supervisor_path = options->supervisor_path,
+                                                 .slots = options->slots,
+                                                 .runners_max = options->runners_max,
+                                                 .changed = on_supervisor,
+                                                 .context = client},
+                       &client->node, err);
+}
+
 int td_client_new(const struct td_client_options *options, struct td_client **ret_client,
                   struct td_error *err)
 {
@@ -455,23 +513,11 @@ int td_client_new(const struct td_client_options *options, struct td_client **re
     client->post = (struct td_post){.fn = run_ops, .context = client};
     client->opening = (struct td_post){.fn = on_opening, .context = client};
     client->sealing = (struct td_timer){.fn = on_sealing, .context = client};
-    int link_fd = options->link_fd;
     int r = td_forkmark_new(&client->mark, err);
     if (r == 0)
         r = td_loop_new(&client->loop, err);
-    if (r == 0 && link_fd >= 0)
-        r = td_bus_link_new(client->loop, &link_fd, &sink, client, &client->bus, err);
-    if (r == 0 && link_fd < 0 && !client->bus)
-        r = td_bus_local_new(&client->bus, err);
-    if (r == 0 && options->link_fd < 0)
-        r = td_node_new(client->loop, client->bus,
-                        &(struct td_node_options){.supervisor_path = options->supervisor_path,
-                                                  .slots = options->slots,
-                                                  .runners_max = options->runners_max,
-                                                  .changed = on_supervisor,
-                                                  .context = client},
-                        &client->node, err);
-    client->info.slots = (unsigned)get_nprocs(); /* with a link: it leads to this machine */
+    if (r == 0)
+        r = join_bus(client, options, err);
     if (r == 0) {
         update_info(client);
         r = start_thread(client, err);

@@ -31,8 +31,10 @@ struct td_client_options {
     const char *supervisor_path; /* the tendril program; its pool is in this process */
     unsigned slots;              /* cores to use; 0: all of the machine */
     unsigned runners_max;        /* 0: a default */
-    int link_fd; /* >= 0: no pool of our own, but the bus behind this socket (see bus_link.h),
-                    which is taken; supervisor_path is not used */
+    int link_fd;       /* >= 0: no pool of our own, but the bus behind this socket (see bus_link.h),
+                          which is taken; supervisor_path is not used */
+    const char *place; /* not NULL: no pool of our own, but the machines of a cluster: a client
+                          token, or the path of a file with one */
 };
 
 int td_client_new(const struct td_client_options *options, struct td_client **ret_client,
@@ -41,7 +43,7 @@ void td_client_close(struct td_client *client); /* blocks until all is ended; ag
 struct td_client *td_client_unref(struct td_client *client); /* accepts NULL; the last one closes */
 
 struct td_client_info {
-    unsigned slots;
+    unsigned slots;     /* calls that run at once; of a cluster, as far as its agents are known */
     int supervisor_pid; /* 0: none runs */
     char limits[16];    /* how memory is limited: "cgroup v2", "cgroup v1", "polling" */
 };
