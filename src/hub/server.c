@@ -393,7 +393,7 @@ static int start(struct td_server *server, struct td_error *err)
     if (log < 0)
         return log;
     struct td_proc_fd fds[] = {{log, STDOUT_FILENO}, {log, STDERR_FILENO}};
-    int r = td_proc_spawn(argv, NULL, server->folder, fds, TD_COUNT(fds), &server->pid, err);
+    int r = td_proc_spawn(argv, NULL, NULL, fds, TD_COUNT(fds), &server->pid, err);
     if (r < 0)
         return r;
     r = watch_process(server, err);
