@@ -131,11 +131,15 @@ static uint16_t port_of(const struct td_token *token)
     return (uint16_t)port;
 }
 
-/* Any port: rather the one that the tokens out there name. */
+/* Any port: rather the one that the tokens out there name, which a server of ours may have still.
+ */
 static int choose_port(struct hub *hub, struct td_error *err)
 {
     if (hub->listen.port)
         return 0;
+    int r = td_server_end_left(hub->folder, err);
+    if (r < 0)
+        return r;
     uint16_t before = port_of(&hub->tokens[HUB]);
     if (before && td_server_port_free(hub->listen.host, before, NULL) == 0) {
         hub->listen.port = before;

@@ -44,7 +44,10 @@ enum {
     PAUSE_MAX_S = 10, /* up to so much, */
     LIVED_S = 30,     /* and from the beginning once it has lived for so long */
 };
-#define MEMORY_MAX ((int64_t)1 << 30)
+#define CONFIG_FILE "nats-server.conf"
+#define LOG_FILE    "nats-server.log"
+#define PID_FILE    "nats-server.pid"
+#define MEMORY_MAX  ((int64_t)1 << 30)
 
 static const int oldest[] = {2, 9, 10}; /* that serves */
 static const int good[] = {2, 10, 0};   /* from which on it does so without known faults */
@@ -272,7 +275,7 @@ static int write_config(const struct td_server *server, const struct td_server_o
     char file_max[64] = ""; /* else the server takes what the disk has */
     TD_CLEANUP(td_buf_done) struct td_buf text;
     td_buf_init(&text, CONFIG_MAX);
-    if (!quotable(options->folder) || path_of(server, "nats-server.conf", path) < 0)
+    if (!quotable(options->folder) || path_of(server, CONFIG_FILE, path) < 0)
         return td_error_set(err, TD_EINVAL,
                             "the path of the hub's folder is too long, or has quotation marks, "
                             "backslashes or control characters");
@@ -291,7 +294,7 @@ static int write_config(const struct td_server *server, const struct td_server_o
         "# Written by tendril each time that the hub starts: what is changed here is lost.\n"
         "server_name: \"%s\"\n"
         "listen: \"%s%s%s:%u\"\n"
-        "log_file: \"%s/nats-server.log\"\n"
+        "log_file: \"%s/" LOG_FILE "\"\n"
         "max_payload: 4MB\n"
         "max_pending: 64MB\n"
         "write_deadline: \"10s\"\n"
@@ -322,7 +325,7 @@ static int open_log(struct td_server *server, struct td_error *err)
 {
     char path[PATH_MAX];
     struct stat stat;
-    if (path_of(server, "nats-server.log", path) < 0)
+    if (path_of(server, LOG_FILE, path) < 0)
         return td_error_set(err, TD_EINVAL, "the path of the hub's folder is too long");
     int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, S_IRUSR | S_IWUSR);
     if (fd < 0 || fstat(fd, &stat) < 0) {
@@ -356,7 +359,7 @@ static void unwatch(struct td_server *server, struct td_watch *watch)
 static int watch_process(struct td_server *server, struct td_error *err)
 {
     char path[PATH_MAX];
-    int r = path_of(server, "nats-server.pid", path);
+    int r = path_of(server, PID_FILE, path);
     if (r == 0)
         r = td_pidfile_write(path, server->pid, err);
     if (r < 0 && r != TD_ENOTFOUND) /* it has ended already: its pidfd tells */
@@ -371,7 +374,7 @@ static void forget_process(struct td_server *server)
 {
     char path[PATH_MAX];
     server->pid = 0;
-    if (path_of(server, "nats-server.pid", path) == 0)
+    if (path_of(server, PID_FILE, path) == 0)
         (void)unlink(path); /* left: it names nobody */
 }
 
@@ -387,7 +390,7 @@ static int start(struct td_server *server, struct td_error *err)
 {
     char config[PATH_MAX];
     char *argv[] = {server->program, "-c", config, NULL};
-    if (path_of(server, "nats-server.conf", config) < 0)
+    if (path_of(server, CONFIG_FILE, config) < 0)
         return td_error_set(err, TD_EINVAL, "the path of the hub's folder is too long");
     TD_CLEANUP(td_fd_close) int log = open_log(server, err);
     if (log < 0)
@@ -489,7 +492,7 @@ static void read_last_words(const struct td_server *server, char words[WORDS_MAX
     char path[PATH_MAX], text[LOG_END + 1];
     struct stat stat;
     words[0] = '\0';
-    if (path_of(server, "nats-server.log", path) < 0)
+    if (path_of(server, LOG_FILE, path) < 0)
         return;
     TD_CLEANUP(td_fd_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &stat) < 0)
@@ -586,13 +589,13 @@ static void on_timer(void *context)
 
 /* -- life ------------------------------------------------------------------------------------- */
 
-/* Ends one that a killed hub of this folder left behind. */
-static int end_left(const struct td_server *server, struct td_error *err)
+int td_server_end_left(const char *folder, struct td_error *err)
 {
     char path[PATH_MAX];
     TD_CLEANUP(td_fd_close) int pidfd = -1;
     pid_t pid;
-    if (path_of(server, "nats-server.pid", path) < 0)
+    int len = snprintf(path, sizeof path, "%s/" PID_FILE, folder);
+    if (len < 0 || (size_t)len >= sizeof path)
         return td_error_set(err, TD_EINVAL, "the path of the hub's folder is too long");
     int r = td_pidfile_open(path, &pid, &pidfd, err);
     if (r == TD_ENOTFOUND)
@@ -621,7 +624,7 @@ static int set_up(struct td_server *server, const struct td_server_options *opti
     if (r == 0)
         r = find_program(server, options->program, err);
     if (r == 0)
-        r = end_left(server, err);
+        r = td_server_end_left(server->folder, err);
     if (r == 0)
         r = td_server_port_free(options->host, options->port, err);
     if (r == 0)

@@ -54,6 +54,10 @@ bool td_server_old(
     const struct td_server *server); /* it serves, with faults that newer ones lack */
 pid_t td_server_pid(const struct td_server *server); /* 0: it does not run just now */
 
+/* Ends the one that a killed hub left behind in its folder, if any; td_server_new does so, too.
+ * TD_EINVAL: its pid file is damaged. */
+int td_server_end_left(const char *folder, struct td_error *err);
+
 /* A port of that address that nobody has just now. TD_EINVAL (the address), TD_ESYS. */
 int td_server_port(const char *host, uint16_t *ret_port, struct td_error *err);
 

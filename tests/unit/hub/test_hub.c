@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -79,6 +80,7 @@ static void hub_start(struct bench *bench)
     if (bench->pid == 0) {
         struct td_error err = {0};
         td_fd_close(&ends[0]);
+        (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
         bench->options.ready_fd = ends[1];
         int r = td_hub_run(&bench->options, &err);
         if (r < 0)
@@ -89,7 +91,8 @@ static void hub_start(struct bench *bench)
     struct pollfd ready = {.fd = ends[0], .events = POLLIN};
     assert_int_equal(poll(&ready, 1, READY_MS), 1);
     assert_int_equal(read(ends[0], &byte, 1), 1);
-    assert_int_equal(read(ends[0], &byte, 1), 0);
+    assert_int_equal(poll(&ready, 1, READY_MS), 1);
+    assert_int_equal(read(ends[0], &byte, 1), 0); /* it is closed then */
     td_fd_close(&ends[0]);
 }
 
@@ -197,6 +200,7 @@ static void test_hub_starts_again(void **state)
     hub_start(bench);
     assert_false(support_alive(server));
     assert_string_equal(token_of(bench, "client").secret, before.secret);
+    assert_string_equal(token_of(bench, "client").url, before.url);
     hub_end(bench, SIGTERM);
     assert_int_equal(remove(path_of(bench, "client.token")), 0);
     hub_start(bench);
