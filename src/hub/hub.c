@@ -20,6 +20,8 @@
 #include "base/attr.h"
 #include "base/err.h"
 #include "base/text.h"
+#include "bus/cluster.h"
+#include "bus/jet.h"
 #include "bus/nats.h"
 #include "bus/token.h"
 #include "hub/server.h"
@@ -51,7 +53,7 @@ struct hub {
     struct td_loop *loop;
     struct td_watch signals; /* fd -1: none */
     struct td_server *server;
-    struct td_nats *nats;
+    struct td_jet *jet;
     bool is_ready;
     int result; /* < 0: why it ends, with the text in err */
     struct td_error *err;
@@ -274,14 +276,6 @@ static void end(struct hub *hub, int result)
     td_loop_stop(hub->loop);
 }
 
-/* Makes the streams of the cluster that are not there. Called each time that there is a connection:
- * `restarted` when the server is another one than before. */
-static int make_streams(struct hub *hub, bool restarted, struct td_error *err)
-{
-    (void)hub, (void)restarted, (void)err;
-    return 0;
-}
-
 /* The first time that all is there. */
 static void announce(struct hub *hub)
 {
@@ -301,14 +295,24 @@ static void announce(struct hub *hub)
     }
 }
 
-static void on_connected(void *context, const struct td_nats_server *server)
+static void on_streams(void *context, int status, const char *why)
 {
     struct hub *hub = context;
-    int r = make_streams(hub, server->restarted, hub->err);
-    if (r < 0)
-        end(hub, r);
+    if (status < 0)
+        end(hub, td_error_set(hub->err, status, "the streams of the cluster: %s", why));
     else
         announce(hub);
+}
+
+static void on_connected(void *context, bool restarted)
+{
+    (void)restarted; /* streams are files: they are there again */
+    struct hub *hub = context;
+    if (hub->is_ready)
+        return;
+    int r = td_cluster_make(hub->jet, TD_POOL_DEFAULT, on_streams, hub);
+    if (r < 0)
+        end(hub, td_error_set(hub->err, r, "hub: %s", td_status_text(r)));
 }
 
 static void on_disconnected(void *context, const char *reason)
@@ -323,29 +327,18 @@ static void on_closed(void *context, const char *reason)
         td_error_set(hub->err, TD_EREFUSED, "the hub's connection to nats-server: %s", reason));
 }
 
-static void on_refused(void *context, const char *what)
-{
-    say(context, "nats-server refused: %s", what);
-}
-
-static void on_lost(void *context, uint64_t messages)
-{
-    say(context, "%llu messages to the hub were lost", (unsigned long long)messages);
-}
-
 static void on_server_ready(void *context)
 {
-    static const struct td_nats_events events = {on_connected, on_disconnected, on_closed,
-                                                 on_refused, on_lost};
+    static const struct td_jet_events events = {on_connected, on_disconnected, on_closed};
     struct hub *hub = context;
     const struct td_token *token = &hub->tokens[HUB];
-    if (hub->nats)
+    if (hub->jet)
         return; /* it connects again by itself */
-    int r = td_nats_new(
+    int r = td_jet_new(
         hub->loop,
         &(struct td_nats_options){
             .url = token->url, .user = token->user, .secret = token->secret, .name = "hub"},
-        &events, hub, &hub->nats, hub->err);
+        &events, hub, &hub->jet, hub->err);
     if (r < 0)
         end(hub, r);
 }
@@ -439,7 +432,7 @@ static int set_up(struct hub *hub, struct td_error *err)
 
 static void tear_down(struct hub *hub)
 {
-    hub->nats = td_nats_free(hub->nats);
+    hub->jet = td_jet_free(hub->jet);
     hub->server = td_server_free(hub->server);
     if (hub->signals.fd >= 0)
         td_loop_unwatch(hub->loop, &hub->signals);
