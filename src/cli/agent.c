@@ -1,51 +1,54 @@
-#include <fcntl.h>
+/* agent.c: `tendril agent`. */
+#include "agent/agent.h"
+
 #include <getopt.h>
-#include <limits.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "agent/agent.h"
 #include "base/err.h"
-#include "base/text.h"
 #include "bus/token.h"
 #include "cli/cli.h"
 #include "os/clock.h"
 
-enum { SLOTS_MAX = 4096, DRAIN_S = 600, DRAIN_S_MAX = 7 * 24 * 3600, FD_MAX = 1 << 20 };
+enum { CORES_MAX = 4096, DRAIN_S = 600, DRAIN_S_MAX = 7 * 24 * 3600 };
 
-static const char usage[] =
-    "usage: tendril agent --join FILE [options]\n"
+static const char help[] =
+    "usage: tendril agent --join FILE [--cores N] [--pool NAME] [--python PATH] [--folder DIR]\n"
+    "                     [--drain SECONDS]\n"
     "\n"
-    "Runs calls of a cluster on this machine, until it is told to end (SIGTERM): then it finishes\n"
-    "what it has begun, hands back the rest and leaves.\n"
+    "Runs calls of a cluster on this machine until it is ended (Ctrl-C or SIGTERM): then it\n"
+    "finishes what it has begun, hands back the rest and leaves; a second signal hands back all.\n"
     "\n"
-    "  --join FILE       the agent token that `tendril hub` has written; - is standard input,\n"
-    "                    and without it TENDRIL_JOIN_FILE names it\n"
-    "  --cores N         calls at once (all of this machine's)\n"
-    "  --pool NAME       whose calls to take (default)\n"
-    "  --python PATH     the interpreter that runs functions (the one by the path of the\n"
-    "                    caller's, else python3)\n"
-    "  --folder DIR      where calls run whose caller's folder is not here (/tmp)\n"
-    "  --drain SECONDS   how long calls may go on when it is told to end (600)\n"
+    "  --join FILE      the agent token that 'tendril hub' has written; - is standard input\n"
+    "                   (default $TENDRIL_JOIN_FILE)\n"
+    "  --cores N        calls at once (default: the cores of this machine)\n"
+    "  --pool NAME      whose calls to take (default: default)\n"
+    "  --python PATH    the interpreter that runs functions (default: the one that has the path\n"
+    "                   of the caller's, else python3)\n"
+    "  --folder DIR     where calls run whose caller's folder is not here (default /tmp)\n"
+    "  --drain SECONDS  how long calls may go on when it is ended (default 600)\n"
     "\n"
-    "example:  scp hub:agent.token . && chmod 600 agent.token && tendril agent --join "
-    "agent.token\n";
+    "Example:\n"
+    "  scp head:agent.token . && chmod 600 agent.token\n"
+    "  tendril agent --join agent.token\n";
 
-static int complain(const char *what, const char *value)
-{
-    (void)fprintf(stderr, "tendril agent: %s%s; see tendril agent --help\n", what, value);
-    return EXIT_USAGE;
-}
+enum { JOIN = 256, CORES, POOL, PYTHON, FOLDER, DRAIN, READY_FD };
 
-static bool number(const char *text, uint64_t most, uint64_t *ret_number)
-{
-    return td_text_u64(text, strlen(text), ret_number) == 0 && *ret_number <= most;
-}
+static const struct option options[] = {
+    {"join", required_argument, NULL, JOIN},
+    {"cores", required_argument, NULL, CORES},
+    {"pool", required_argument, NULL, POOL},
+    {"python", required_argument, NULL, PYTHON},
+    {"folder", required_argument, NULL, FOLDER},
+    {"drain", required_argument, NULL, DRAIN},
+    {"ready-fd", required_argument, NULL, READY_FD}, /* for `tendril up` and its like */
+    {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
+};
 
-static int run(struct td_agent_options options, const char *join)
+static int run(struct td_agent_options agent, const char *join)
 {
     char self[PATH_MAX];
     struct td_error err = {0};
@@ -57,62 +60,49 @@ static int run(struct td_agent_options options, const char *join)
         r = td_token_read(join, &token, &err);
     if (r == 0 && strcmp(token.role, "agent") != 0)
         r = td_error_set(&err, TD_EINVAL,
-                         "this token is for a %s: an agent joins by the token for agents",
+                         "this token is for a %s; an agent joins by the token for agents",
                          token.role);
-    options.token = &token;
-    options.supervisor_path = self;
+    agent.token = &token;
+    agent.supervisor_path = self;
     if (r == 0)
-        r = td_agent_run(&options, &err);
-    if (r == 0)
-        return EXIT_OK;
-    (void)fprintf(stderr, "tendril agent: %s\n", err.text);
-    return EXIT_FAILED;
+        r = td_agent_run(&agent, &err);
+    return r < 0 ? td_cli_failed("agent", &err) : EXIT_OK;
 }
 
-int td_command_agent(int argc, char **argv)
+int td_cli_agent(int argc, char **argv)
 {
-    static const struct option known[] = {{"join", required_argument, NULL, 'j'},
-                                          {"cores", required_argument, NULL, 'c'},
-                                          {"pool", required_argument, NULL, 'p'},
-                                          {"python", required_argument, NULL, 'y'},
-                                          {"folder", required_argument, NULL, 'f'},
-                                          {"drain", required_argument, NULL, 'd'},
-                                          {"ready-fd", required_argument, NULL, 'r'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {NULL, 0, NULL, 0}};
-    struct td_agent_options options = {
+    struct td_agent_options agent = {
         .folder = "/tmp", .drain_ns = DRAIN_S * TD_NS_PER_S, .ready_fd = -1};
-    argc++, argv--; /* getopt passes over the command's name */
     const char *join = getenv("TENDRIL_JOIN_FILE");
     uint64_t value = 0;
-    for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
-        switch (c) {
-        case 'j': join = optarg; break;
-        case 'p': options.pool = optarg; break;
-        case 'y': options.python = optarg; break;
-        case 'f': options.folder = optarg; break;
-        case 'c':
-            if (!number(optarg, SLOTS_MAX, &value) || value == 0)
-                return complain("not a number of cores: ", optarg);
-            options.slots = (unsigned)value;
+    for (;;) {
+        int option = td_cli_option(argc, argv, ":h", options);
+        if (option == -1)
             break;
-        case 'd':
-            if (!number(optarg, DRAIN_S_MAX, &value))
-                return complain("not a number of seconds: ", optarg);
-            options.drain_ns = (int64_t)value * TD_NS_PER_S;
+        switch (option) {
+        case JOIN: join = optarg; break;
+        case POOL: agent.pool = optarg; break;
+        case PYTHON: agent.python = optarg; break;
+        case FOLDER: agent.folder = optarg; break;
+        case CORES:
+            if (!td_cli_number(optarg, CORES_MAX, &value) || value == 0)
+                return td_cli_usage("agent", "--cores '%s' is not a number of cores", optarg);
+            agent.slots = (unsigned)value;
             break;
-        case 'r':
-            if (!number(optarg, FD_MAX, &value) || fcntl((int)value, F_SETFD, FD_CLOEXEC) < 0)
-                return complain("not an open descriptor: ", optarg);
-            options.ready_fd = (int)value;
+        case DRAIN:
+            if (!td_cli_number(optarg, DRAIN_S_MAX, &value))
+                return td_cli_usage("agent", "--drain '%s' is not a number of seconds", optarg);
+            agent.drain_ns = (int64_t)value * TD_NS_PER_S;
             break;
-        case 'h': (void)fputs(usage, stdout); return EXIT_OK;
-        default: return complain("what is asked for is not known", "");
+        case READY_FD:
+            if (!td_cli_fd(optarg, &agent.ready_fd))
+                return td_cli_usage("agent", "--ready-fd '%s' is not an open descriptor", optarg);
+            break;
+        case 'h': return fputs(help, stdout) < 0 ? EXIT_FAILED : EXIT_OK;
+        default: return EXIT_USAGE;
         }
     }
-    if (optind < argc)
-        return complain("there is no argument ", argv[optind]);
     if (!join)
-        return complain("--join says which cluster", "");
-    return run(options, join);
+        return td_cli_usage("agent", "--join FILE says which cluster");
+    return run(agent, join);
 }

@@ -10,17 +10,22 @@
 #include "cli/cli.h"
 #include "pool/supervisor.h"
 
+typedef int command_fn(int argc, char **argv); /* argv[0]: its name */
+
 struct command {
     const char *name;
     const char *arguments;
     const char *help; /* NULL: not shown */
-    td_command_fn *run;
+    command_fn *run;
 };
 
-static td_command_fn run_help, run_supervise, run_version;
+static command_fn run_help, run_supervise, run_version;
 
 static const struct command commands[] = {
-    {"agent", "--join", "run calls of a cluster on this machine", td_command_agent},
+    {"up", "[-n N]", "start a hub and agents on this machine", td_cli_up},
+    {"down", "", "end what 'up' started", td_cli_down},
+    {"agent", "--join", "run calls of a cluster on this machine", td_cli_agent},
+    {"hub", "", "run a hub, where agents join and clients submit", td_cli_hub},
     {"version", "", "print the version", run_version},
     {"help", "", "print this text", run_help},
     {"supervise", "FD PID", NULL, run_supervise},
@@ -42,7 +47,8 @@ static int run_help(int argc, char **argv)
         if (commands[i].help)
             (void)printf("  %-10s %-8s %s\n", commands[i].name, commands[i].arguments,
                          commands[i].help);
-    (void)puts("\nFrom Python: import tendril; help(tendril.function)\n"
+    (void)puts("\n'tendril COMMAND --help' says more of those that have options.\n"
+               "From Python: import tendril; help(tendril.function)\n"
                "TENDRIL_PLACE=local runs decorated functions on this machine.");
     return EXIT_OK;
 }
@@ -51,8 +57,8 @@ static int run_supervise(int argc, char **argv)
 {
     struct td_error err = {0};
     uint64_t fd, pid;
-    if (argc != 2 || td_text_u64(argv[0], strlen(argv[0]), &fd) < 0 || fd > 1 << 20 ||
-        td_text_u64(argv[1], strlen(argv[1]), &pid) < 0 || pid > 1 << 30) {
+    if (argc != 3 || td_text_u64(argv[1], strlen(argv[1]), &fd) < 0 || fd > 1 << 20 ||
+        td_text_u64(argv[2], strlen(argv[2]), &pid) < 0 || pid > 1 << 30) {
         (void)fputs("tendril supervise: expects a descriptor and a process id\n", stderr);
         return EXIT_USAGE;
     }
@@ -72,7 +78,7 @@ int main(int argc, char **argv)
         name = "help";
     for (size_t i = 0; i < TD_COUNT(commands); i++)
         if (strcmp(name, commands[i].name) == 0)
-            return commands[i].run(argc > 2 ? argc - 2 : 0, argv + 2);
+            return commands[i].run(argc - 1, argv + 1);
     (void)fprintf(stderr, "tendril: there is no command '%s'; see 'tendril help'\n", name);
     return EXIT_USAGE;
 }

@@ -137,8 +137,8 @@ int td_file_folder(const char *path, struct td_error *err)
         return td_error_set(err, TD_EINVAL, "%s belongs to another user", path);
     if (stat.st_mode & OTHERS)
         return td_error_set(err, TD_EINVAL,
-                            "others may enter %s (mode %04o); choose another folder, or: "
-                            "chmod 700 %s",
-                            path, (unsigned)(stat.st_mode & 07777), path);
+                            "others may enter %s (mode %04o); name a folder of your own, which is "
+                            "made if need be",
+                            path, (unsigned)(stat.st_mode & 07777));
     return 0;
 }
