@@ -184,6 +184,11 @@ int td_token_format(const struct td_token *token, struct td_buf *to)
 
 /* -- files ------------------------------------------------------------------------------------ */
 
+static bool is_blank(char letter)
+{
+    return letter == ' ' || letter == '\t' || letter == '\r' || letter == '\n';
+}
+
 int td_token_read(const char *path, struct td_token *ret_token, struct td_error *err)
 {
     bool standard = strcmp(path, "-") == 0;
@@ -195,7 +200,7 @@ int td_token_read(const char *path, struct td_token *ret_token, struct td_error 
                      : td_file_read(path, &text, err);
     if (r < 0)
         return r;
-    while (text.len > 0 && memchr(" \t\r\n", text.data[text.len - 1], 4))
+    while (text.len > 0 && is_blank(text.data[text.len - 1]))
         text.len--;
     if (memchr(text.data ? text.data : "", '\0', text.len))
         return td_error_set(err, TD_EINVAL, "%s: this is not a token", name);

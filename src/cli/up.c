@@ -434,7 +434,7 @@ static int look(const struct cluster *cluster, pid_t *ret_hub, size_t *ret_agent
 static int up(const char *folder, unsigned n, struct td_error *err)
 {
     TD_CLEANUP(cluster_done) struct cluster cluster = {.lock = -1, .signals = -1};
-    pid_t hub;
+    pid_t hub = 0;
     size_t agents = n;
     int r = td_file_folder(folder, err);
     if (r == 0)
