@@ -24,6 +24,8 @@
 #include "bus/jet.h"
 #include "bus/nats.h"
 #include "bus/token.h"
+#include "hub/port.h"
+#include "hub/program.h"
 #include "hub/server.h"
 #include "os/clock.h"
 #include "os/fd.h"
@@ -143,11 +145,11 @@ static int choose_port(struct hub *hub, struct td_error *err)
     if (r < 0)
         return r;
     uint16_t before = port_of(&hub->tokens[HUB]);
-    if (before && td_server_port_free(hub->listen.host, before, NULL) == 0) {
+    if (before && td_port_check(hub->listen.host, before, NULL) == 0) {
         hub->listen.port = before;
         return 0;
     }
-    return td_server_port(hub->listen.host, &hub->listen.port, err);
+    return td_port_choose(hub->listen.host, &hub->listen.port, err);
 }
 
 /* -- its folder ------------------------------------------------------------------------------- */
@@ -404,11 +406,11 @@ static int start_server(struct hub *hub, struct td_error *err)
     int r = td_server_new(hub->loop, &options, &events, hub, &hub->server, err);
     if (r < 0)
         return r;
-    say(hub, "nats-server %s (%s)%s", td_server_version(hub->server),
-        td_server_program(hub->server),
-        td_server_old(hub->server) ? ": 2.10 or later is better, older ones have faults after a "
-                                     "crash that cost repeated work"
-                                   : "");
+    const struct td_program *program = td_server_program(hub->server);
+    say(hub, "nats-server %s (%s)%s", program->version, program->path,
+        program->old ? ": 2.10 or later is better, older ones have faults after a crash that cost "
+                       "repeated work"
+                     : "");
     return 0;
 }
 

@@ -18,7 +18,7 @@ struct td_error;
 struct td_hub_options {
     const char *folder;  /* made if need be */
     const char *listen;  /* HOST:PORT, loopback only; port 0: the one as before, else any */
-    const char *program; /* nats-server; NULL: see server.h */
+    const char *program; /* nats-server; NULL: see program.h */
     const char *client_token, *agent_token; /* where to write copies of them; NULL: nowhere */
     int64_t memory_max, store_max;          /* bytes for streams; 0: defaults, see server.h */
     int ready_fd; /* gets one byte when all is ready, and is closed; -1: none */

@@ -1,14 +1,10 @@
 #include "hub/server.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <netdb.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -19,7 +15,8 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/mem.h"
-#include "base/text.h"
+#include "hub/port.h"
+#include "hub/program.h"
 #include "os/clock.h"
 #include "os/fd.h"
 #include "os/file.h"
@@ -30,12 +27,10 @@
 
 enum {
     WORDS_MAX = 160, /* of a log's line that is told */
-    VERSION_MAX = 32,
     NAME_MAX_SIZE = 64,
     CONFIG_MAX = 16384,
     INFO_MAX = 4096,  /* what a server says of itself to whom connects */
     LOG_END = 4096,   /* of its log, that is looked through for what went wrong */
-    VERSION_S = 10,   /* to say its version */
     READY_S = 120,    /* to become ready: a store of millions of subjects takes long to read */
     STOP_S = 10,      /* to end when asked */
     PROBE_MS = 20,    /* between attempts to connect */
@@ -49,9 +44,6 @@ enum {
 #define PID_FILE    "nats-server.pid"
 #define MEMORY_MAX  ((int64_t)1 << 30)
 
-static const int oldest[] = {2, 9, 10}; /* that serves */
-static const int good[] = {2, 10, 0};   /* from which on it does so without known faults */
-
 enum state { STARTING, READY, PAUSED, FAILED };
 
 struct td_server {
@@ -59,12 +51,10 @@ struct td_server {
     const struct td_server_events *events;
     void *context;
     char folder[PATH_MAX];
-    char program[PATH_MAX];
+    struct td_program program;
     char name[NAME_MAX_SIZE];
     char host[NAME_MAX_SIZE];
     uint16_t port;
-    char version[VERSION_MAX];
-    bool old;
     enum state state;
     bool was_ready;
     pid_t pid;               /* 0: it does not run */
@@ -84,177 +74,6 @@ static int path_of(const struct td_server *server, const char *name, char path[P
 {
     int len = snprintf(path, PATH_MAX, "%s/%s", server->folder, name);
     return len > 0 && len < PATH_MAX ? 0 : TD_EINVAL;
-}
-
-/* -- its port --------------------------------------------------------------------------------- */
-
-struct address {
-    struct sockaddr_storage bytes;
-    socklen_t len;
-};
-
-static int address_of(const char *host, uint16_t port, struct address *ret_address,
-                      struct td_error *err)
-{
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
-    struct addrinfo *found = NULL;
-    if (getaddrinfo(host, NULL, &hints, &found) != 0)
-        return td_error_set(err, TD_EINVAL, "%s is not an address in numbers", host);
-    ret_address->len = found->ai_addrlen;
-    memcpy(&ret_address->bytes, found->ai_addr, found->ai_addrlen);
-    freeaddrinfo(found);
-    if (ret_address->bytes.ss_family == AF_INET6)
-        ((struct sockaddr_in6 *)&ret_address->bytes)->sin6_port = htons(port);
-    else
-        ((struct sockaddr_in *)&ret_address->bytes)->sin_port = htons(port);
-    return 0;
-}
-
-/* Binds a socket as the server will; *address then says where. */
-static int try_port(struct address *address)
-{
-    int one = 1;
-    int type = SOCK_STREAM | SOCK_CLOEXEC;
-    TD_CLEANUP(td_fd_close) int fd = socket(address->bytes.ss_family, type, 0);
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
-        bind(fd, (struct sockaddr *)&address->bytes, address->len) < 0 || listen(fd, 1) < 0 ||
-        getsockname(fd, (struct sockaddr *)&address->bytes, &address->len) < 0)
-        return -1;
-    return 0;
-}
-
-int td_server_port_free(const char *host, uint16_t port, struct td_error *err)
-{
-    char where[NAME_MAX_SIZE + 16];
-    struct address address;
-    int r = address_of(host, port, &address, err);
-    if (r < 0 || try_port(&address) == 0)
-        return r;
-    if (errno == EADDRINUSE)
-        return td_error_set(err, TD_EEXISTS,
-                            "port %u of %s is taken by another program; choose another port", port,
-                            host);
-    (void)snprintf(where, sizeof where, "port %u of %s", port, host); /* a cut text is one, too */
-    return td_error_sys(err, errno, where);
-}
-
-int td_server_port(const char *host, uint16_t *ret_port, struct td_error *err)
-{
-    struct address address;
-    int r = address_of(host, 0, &address, err);
-    if (r < 0)
-        return r;
-    if (try_port(&address) < 0)
-        return td_error_sys(err, errno, host);
-    *ret_port = ntohs(address.bytes.ss_family == AF_INET6
-                          ? ((struct sockaddr_in6 *)&address.bytes)->sin6_port
-                          : ((struct sockaddr_in *)&address.bytes)->sin_port);
-    return 0;
-}
-
-/* -- its program ------------------------------------------------------------------------------ */
-
-/* What the program says when it is asked for its version; it is ended after that. */
-static int ask_version(const char *program, char *answer, size_t size, struct td_error *err)
-{
-    char *argv[] = {(char *)program, "-v", NULL}; /* posix_spawn does not write to them */
-    TD_CLEANUP(td_fd_close) int out = -1;
-    int ends[2];
-    pid_t pid;
-    int r = td_fd_pipe(ends, err);
-    if (r < 0)
-        return r;
-    out = ends[0];
-    struct td_proc_fd fds[] = {{ends[1], STDOUT_FILENO}, {ends[1], STDERR_FILENO}};
-    r = td_proc_spawn(argv, NULL, NULL, fds, TD_COUNT(fds), &pid, err);
-    td_fd_close(&ends[1]);
-    if (r < 0)
-        return r;
-    int64_t deadline_ns = td_clock_now() + VERSION_S * TD_NS_PER_S;
-    size_t len = 0;
-    ssize_t n = -1;
-    struct pollfd ready = {.fd = out, .events = POLLIN};
-    while (n != 0 && len < size - 1 && td_clock_now() < deadline_ns) {
-        int64_t left_ms = (deadline_ns - td_clock_now()) / TD_NS_PER_MS;
-        if (poll(&ready, 1, left_ms > 0 ? (int)left_ms : 0) <= 0)
-            continue;
-        n = read(out, answer + len, size - 1 - len);
-        len += n > 0 ? (size_t)n : 0;
-    }
-    answer[len] = '\0';
-    (void)kill(pid, SIGKILL); /* it has said all */
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        continue;
-    return 0;
-}
-
-/* "nats-server: v2.9.10", possibly with more behind the numbers. */
-static bool parse_version(const char *answer, int ret_version[3], char text[VERSION_MAX])
-{
-    static const char beginning[] = "nats-server: v";
-    if (strncmp(answer, beginning, strlen(beginning)) != 0)
-        return false;
-    const char *at = answer + strlen(beginning);
-    const char *first = at;
-    for (size_t i = 0; i < 3; i++) {
-        uint64_t number;
-        size_t len = td_text_digits(at);
-        if (td_text_u64(at, len, &number) < 0 || number > 9999 || (i < 2 && at[len] != '.'))
-            return false;
-        ret_version[i] = (int)number;
-        at += len + (i < 2);
-    }
-    (void)snprintf(text, VERSION_MAX, "%.*s", (int)(at - first), first); /* it fits: 3 * 4 digits */
-    return true;
-}
-
-static bool older(const int version[3], const int than[3])
-{
-    for (size_t i = 0; i < 3; i++)
-        if (version[i] != than[i])
-            return version[i] < than[i];
-    return false;
-}
-
-static int check_program(struct td_server *server, const char *program, struct td_error *err)
-{
-    char answer[128];
-    int version[3];
-    int r = ask_version(program, answer, sizeof answer, err);
-    if (r < 0)
-        return r;
-    if (!parse_version(answer, version, server->version))
-        return td_error_set(err, TD_EREFUSED,
-                            "%s is not a nats-server: it does not say its version when run with "
-                            "-v",
-                            program);
-    if (older(version, oldest))
-        return td_error_set(err, TD_EREFUSED,
-                            "%s has version %s, and the oldest that serves is %d.%d.%d", program,
-                            server->version, oldest[0], oldest[1], oldest[2]);
-    server->old = older(version, good);
-    int len = snprintf(server->program, sizeof server->program, "%s", program);
-    return (size_t)len < sizeof server->program
-               ? 0
-               : td_error_set(err, TD_EINVAL, "the path of nats-server is too long");
-}
-
-static int find_program(struct td_server *server, const char *chosen, struct td_error *err)
-{
-    static const char *const usual[] = {"nats-server", "/usr/sbin/nats-server"};
-    const char *variable = getenv("TENDRIL_NATS_SERVER");
-    if (chosen)
-        return check_program(server, chosen, err);
-    if (variable && *variable)
-        return check_program(server, variable, err);
-    for (size_t i = 0; i < TD_COUNT(usual); i++) {
-        int r = check_program(server, usual[i], err);
-        if (r != TD_ENOTFOUND)
-            return r;
-    }
-    return td_error_set(err, TD_ENOTFOUND,
-                        "nats-server is neither in PATH nor in /usr/sbin; install it (Debian: apt "
-                        "install nats-server), or name it: TENDRIL_NATS_SERVER=/path/to/it");
 }
 
 /* -- its configuration ------------------------------------------------------------------------ */
@@ -389,7 +208,7 @@ static void kill_process(struct td_server *server)
 static int start(struct td_server *server, struct td_error *err)
 {
     char config[PATH_MAX];
-    char *argv[] = {server->program, "-c", config, NULL};
+    char *argv[] = {server->program.path, "-c", config, NULL};
     if (path_of(server, CONFIG_FILE, config) < 0)
         return td_error_set(err, TD_EINVAL, "the path of the hub's folder is too long");
     TD_CLEANUP(td_fd_close) int log = open_log(server, err);
@@ -422,9 +241,9 @@ static void set_timer(struct td_server *server, int64_t after_ns)
 /* Tries to connect; what comes of it is seen by on_probe, or by the timer. */
 static void try_connect(struct td_server *server)
 {
-    struct address address;
+    struct td_port_address address;
     set_timer(server, PROBE_MS * TD_NS_PER_MS);
-    if (address_of(server->host, server->port, &address, NULL) < 0)
+    if (td_port_address(server->host, server->port, &address, NULL) < 0)
         return;
     server->info_len = 0;
     int fd = socket(address.bytes.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -622,11 +441,11 @@ static int set_up(struct td_server *server, const struct td_server_options *opti
     if (r == 0)
         r = copy(server->host, sizeof server->host, options->host, "the address", err);
     if (r == 0)
-        r = find_program(server, options->program, err);
+        r = td_program_find(options->program, &server->program, err);
     if (r == 0)
         r = td_server_end_left(server->folder, err);
     if (r == 0)
-        r = td_server_port_free(options->host, options->port, err);
+        r = td_port_check(options->host, options->port, err);
     if (r == 0)
         r = write_config(server, options, err);
     if (r == 0 && td_loop_timer(server->loop, &server->timer, TD_NO_DEADLINE) < 0)
@@ -678,19 +497,9 @@ struct td_server *td_server_free(struct td_server *server)
     return NULL;
 }
 
-const char *td_server_program(const struct td_server *server)
+const struct td_program *td_server_program(const struct td_server *server)
 {
-    return server->program;
-}
-
-const char *td_server_version(const struct td_server *server)
-{
-    return server->version;
-}
-
-bool td_server_old(const struct td_server *server)
-{
-    return server->old;
+    return &server->program;
 }
 
 pid_t td_server_pid(const struct td_server *server)

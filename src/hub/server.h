@@ -12,12 +12,12 @@
 #ifndef TD_HUB_SERVER_H
 #define TD_HUB_SERVER_H
 
-#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 struct td_error;
 struct td_loop;
+struct td_program;
 struct td_server;
 
 /* Users client, agent and hub may connect, each with its secret. */
@@ -26,7 +26,7 @@ struct td_server_options {
     const char *name;    /* of the server, among all: letters, digits, hyphens */
     const char *host;    /* an address in numbers */
     uint16_t port;       /* not 0 */
-    const char *program; /* NULL: TENDRIL_NATS_SERVER, or the one in PATH, or in /usr/sbin */
+    const char *program; /* NULL: see program.h */
     const char *client_secret, *agent_secret, *hub_secret; /* base64url */
     int64_t memory_max, store_max; /* bytes for streams, in memory and on disk; 0: a default */
 };
@@ -39,8 +39,7 @@ struct td_server_events {
 };
 
 /* Starts it; blocks until it is known which version the program has. The strings are copied.
- * TD_ENOTFOUND: no such program; TD_EREFUSED: it is none that can serve; TD_EEXISTS: another
- * program has the port; TD_EINVAL, TD_ENOMEM, TD_ETIMEOUT, TD_ESYS. */
+ * As td_program_find and td_port_check; TD_EINVAL, TD_ENOMEM, TD_ETIMEOUT, TD_ESYS. */
 int td_server_new(struct td_loop *loop, const struct td_server_options *options,
                   const struct td_server_events *events, void *context,
                   struct td_server **ret_server, struct td_error *err);
@@ -48,20 +47,11 @@ int td_server_new(struct td_loop *loop, const struct td_server_options *options,
 /* Ends it: asks, waits for some seconds, kills. Accepts NULL, returns NULL. */
 struct td_server *td_server_free(struct td_server *server);
 
-const char *td_server_program(const struct td_server *server);
-const char *td_server_version(const struct td_server *server); /* "2.9.10" */
-bool td_server_old(
-    const struct td_server *server); /* it serves, with faults that newer ones lack */
+const struct td_program *td_server_program(const struct td_server *server);
 pid_t td_server_pid(const struct td_server *server); /* 0: it does not run just now */
 
 /* Ends the one that a killed hub left behind in its folder, if any; td_server_new does so, too.
  * TD_EINVAL: its pid file is damaged. */
 int td_server_end_left(const char *folder, struct td_error *err);
-
-/* A port of that address that nobody has just now. TD_EINVAL (the address), TD_ESYS. */
-int td_server_port(const char *host, uint16_t *ret_port, struct td_error *err);
-
-/* TD_EEXISTS: somebody has it; TD_EINVAL, TD_ESYS. */
-int td_server_port_free(const char *host, uint16_t port, struct td_error *err);
 
 #endif

@@ -17,6 +17,8 @@
 #include "base/err.h"
 #include "bus/js_api.h"
 #include "bus/nats.h"
+#include "hub/port.h"
+#include "hub/program.h"
 #include "os/clock.h"
 #include "os/loop.h"
 #include "server.h"
@@ -68,7 +70,7 @@ static struct bench *bench_new(void)
                                                 .client_secret = "one",
                                                 .agent_secret = "two",
                                                 .hub_secret = "three"};
-    assert_int_equal(td_server_port("127.0.0.1", &bench->options.port, NULL), 0);
+    assert_int_equal(td_port_choose("127.0.0.1", &bench->options.port, NULL), 0);
     return bench;
 }
 
@@ -232,7 +234,7 @@ static void test_server_starts(void **state)
     support_turn(bench->loop, is_ready, bench);
     assert_int_equal(bench->failed, 0);
     assert_true(td_server_pid(bench->server) > 0);
-    assert_true(strlen(td_server_version(bench->server)) >= strlen("2.9.0"));
+    assert_true(strlen(td_server_program(bench->server)->version) >= strlen("2.9.0"));
     path_of(bench, "nats-server.conf", path);
     assert_int_equal(stat(path, &stat_now), 0);
     assert_int_equal(stat_now.st_mode & 07777, 0600);
@@ -319,8 +321,8 @@ static void test_server_never_ready(void **state)
                   "exit 3",
                   path);
     open_server(bench);
-    assert_string_equal(td_server_version(bench->server), "2.12.1");
-    assert_false(td_server_old(bench->server));
+    assert_string_equal(td_server_program(bench->server)->version, "2.12.1");
+    assert_false(td_server_program(bench->server)->old);
     support_turn(bench->loop, has_failed, bench);
     assert_string_equal(bench->reason, "nats-server ended with exit code 3: no luck today");
     assert_int_equal(bench->died + bench->ready, 0);
