@@ -46,7 +46,7 @@ static int try_port(struct td_port_address *address)
 int td_port_check(const char *host, uint16_t port, struct td_error *err)
 {
     char where[HOST_MAX + 16];
-    struct td_port_address address;
+    struct td_port_address address = {0};
     int r = td_port_address(host, port, &address, err);
     if (r < 0 || try_port(&address) == 0)
         return r;
@@ -60,7 +60,7 @@ int td_port_check(const char *host, uint16_t port, struct td_error *err)
 
 int td_port_choose(const char *host, uint16_t *ret_port, struct td_error *err)
 {
-    struct td_port_address address;
+    struct td_port_address address = {0};
     int r = td_port_address(host, 0, &address, err);
     if (r < 0)
         return r;

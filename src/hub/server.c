@@ -241,7 +241,7 @@ static void set_timer(struct td_server *server, int64_t after_ns)
 /* Tries to connect; what comes of it is seen by on_probe, or by the timer. */
 static void try_connect(struct td_server *server)
 {
-    struct td_port_address address;
+    struct td_port_address address = {0};
     set_timer(server, PROBE_MS * TD_NS_PER_MS);
     if (td_port_address(server->host, server->port, &address, NULL) < 0)
         return;
