@@ -1,5 +1,5 @@
 /* js_api.h: what JetStream's API is asked and answers, as JSON: https://docs.nats.io, "JetStream
- * wire API reference". Pure. js_api.c is the only file that knows jansson, which is strict, small
+ * wire API reference". Pure. js_api.c leaves JSON to jansson, which is strict, small
  * and in every distribution, and reads an answer by a pattern in one call.
  *
  * Threads: any. */

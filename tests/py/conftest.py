@@ -28,7 +28,7 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before tendril is used: what the tests see must not depend on who runs them, and where.
-os.environ["TENDRIL_PLACE"] = "local"
+os.environ["TENDRIL_PLACE"] = os.environ.get("TENDRIL_TEST_PLACE", "local")
 os.environ["TENDRIL_CORES"] = "2"
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="tendril-no-config-")
 for name in ("TENDRIL_PROGRESS", "TQDM_DISABLE"):
