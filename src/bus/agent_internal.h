@@ -25,6 +25,8 @@ struct td_nats_subscription;
 struct td_outcome;
 struct td_reader;
 
+enum { TD_OVER_MAX = 8192 };
+
 /* Where jobs come from; the agent takes turns at them. */
 struct lane {
     struct td_list link; /* struct agent.lanes */
@@ -101,8 +103,11 @@ struct agent {
     uint64_t id;
     uint64_t last_blob;
     struct td_list lanes, functions;
-    struct td_list later; /* jobs of a map that the node is about to forget */
-    struct td_idmap maps; /* struct agent_map */
+    struct td_list later;       /* jobs of a map that the node is about to forget */
+    struct td_idmap maps;       /* struct agent_map */
+    struct td_idmap cancelled;  /* maps that are over, as far as they are remembered */
+    uint64_t over[TD_OVER_MAX]; /* these; the next to be forgotten is over[next_over] */
+    unsigned next_over;
     struct td_idmap jobs; /* sequence -> struct job: all that we hold */
     unsigned free, slots; /* batches that could run, of the node's */
     unsigned stock;       /* jobs that do not run yet */
@@ -140,6 +145,8 @@ bool td_job_has(const struct job *job, uint32_t at);
 /* -- the bus ---------------------------------------------------------------------------------- */
 
 void td_job_drop_results(struct job *job);
+/* Whether nobody wants what becomes of the map's calls. */
+bool td_agent_is_over(const struct agent *agent, uint64_t map);
 /* It can run: the node hears of it. */
 void td_agent_enqueue(struct agent *agent, struct job *job);
 /* It cannot: all calls of it end with these words. */

@@ -341,6 +341,8 @@ void td_job_receive(struct lane *lane, const struct td_nats_message *message,
     if (r < 0) {
         td_jet_ack(agent->jet, message->reply, r == TD_EPROTO ? "+TERM" : "-NAK");
         td_job_free(job, NULL);
+    } else if (td_agent_is_over(agent, job->map_id)) {
+        td_job_free(job, "+TERM");
     } else if (version != TD_WIRE_VERSION) {
         char why[2 * TD_SUBJECT_MAX];
         (void)snprintf(why, sizeof why,

@@ -7,7 +7,7 @@
 #include "bus/agent_internal.h"
 #include "os/clock.h"
 
-enum { UNACKED_MAX = 100000, ASKS_MAX = 100000, CONFIG_MAX = 1024, SERVER_CHARS = 12 };
+enum { UNACKED_MAX = 100000, ASKS_MAX = 100000, CONFIG_MAX = 1024 };
 #define EXPIRES_NS  (5 * TD_NS_PER_S)
 #define AGAIN_NS    (TD_NS_PER_S / 5)
 #define ASK_NS      (10 * TD_NS_PER_S)
@@ -101,12 +101,12 @@ static void make(void *context)
     struct lane *lane = context;
     struct agent *agent = lane->agent;
     struct td_name name = td_name_lane(lane->map), subject;
-    struct td_name filter = td_name_calls_of(agent->pool.text, name.text);
+    struct td_name filter = td_name_calls(agent->pool.text, name.text);
     td_jet_unpull(&lane->pull);
     td_jet_unask(&lane->ask);
     td_loop_untimer(agent->loop, &lane->again);
     lane->made = false;
-    lane->consumer = td_name_of("%s-%.*s", name.text, SERVER_CHARS, td_jet_server(agent->jet));
+    lane->consumer = td_name_consumer(lane->map, td_jet_server(agent->jet));
     subject = td_name_of("CONSUMER.CREATE.%s.%.48s", agent->stream.text, lane->consumer.text);
     struct td_js_consumer consumer = {.stream = agent->stream.text,
                                       .name = lane->consumer.text,

@@ -472,8 +472,24 @@ static void jobs_drop(struct td_list *jobs, const char *what)
         td_job_free(TD_CONTAINER(jobs->next, struct job, link), what);
 }
 
+bool td_agent_is_over(const struct agent *agent, uint64_t map)
+{
+    return td_idmap_get(&agent->cancelled, map);
+}
+
+/* Without memory for it, calls of it that still come are run for nobody. */
+static void remember(struct agent *agent, uint64_t id)
+{
+    if (td_agent_is_over(agent, id) || td_idmap_put(&agent->cancelled, id, agent) < 0)
+        return;
+    uint64_t *slot = &agent->over[agent->next_over++ % TD_OVER_MAX];
+    td_idmap_remove(&agent->cancelled, *slot);
+    *slot = id;
+}
+
 static void map_cancel(struct agent *agent, uint64_t id)
 {
+    remember(agent, id);
     size_t cursor = 0;
     struct agent_map *map = td_idmap_get(&agent->maps, id);
     if (map) {
@@ -635,6 +651,7 @@ static void agent_free(struct td_bus *bus)
     td_bus_free(agent->inner);
     td_idmap_done(&agent->jobs);
     td_idmap_done(&agent->maps);
+    td_idmap_done(&agent->cancelled);
     td_free(agent);
 }
 

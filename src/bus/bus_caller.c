@@ -267,7 +267,7 @@ static int send_job(struct sending *sending, const struct map *map, struct td_by
 {
     struct caller *caller = sending->caller;
     struct td_name lane = td_name_lane(map->laned ? map->id : 0);
-    struct td_name subject = td_name_calls(caller->pool.text, lane.text, map->id);
+    struct td_name subject = td_name_calls(caller->pool.text, lane.text);
     struct td_message parcel = {.type = TD_MSG_PARCEL, .parcel = sending->parcel};
     struct td_message job = {.type = TD_MSG_JOB,
                              .job = {.version = TD_WIRE_VERSION,
@@ -431,18 +431,15 @@ static void purge(struct caller *caller, const char *stream, struct td_name filt
 /* Takes what waits out of its lane, and tells agents to stop what runs. */
 static void stop_calls(struct caller *caller, struct map *map)
 {
-    struct td_name lane = td_name_lane(map->laned ? map->id : 0);
-    struct td_name shared = td_name_lane(0);
+    struct td_name lane = td_name_lane(map->id);
     struct td_message cancel = {.type = TD_MSG_MAP_CANCEL, .map_cancel = {.map = map->id}};
     (void)record(caller, map, TD_MAP_CANCELLED); /* for agents that are away just now */
     td_buf_clear(&caller->buf);
     if (td_frames_add(&caller->buf, &cancel) == 0)
         (void)td_nats_publish(td_jet_nats(caller->jet), TD_SUBJECT_CANCEL, NULL, NULL, 0,
                               bytes_of(&caller->buf));
-    purge(caller, caller->stream.text, td_name_calls(caller->pool.text, lane.text, map->id), 0);
-    if (map->laned) /* its first ones went there */
-        purge(caller, caller->stream.text, td_name_calls(caller->pool.text, shared.text, map->id),
-              0);
+    if (map->laned) /* in the shared lane agents pass over them */
+        purge(caller, caller->stream.text, td_name_calls(caller->pool.text, lane.text), 0);
 }
 
 static void caller_cancel(struct td_bus *bus, uint64_t id)
@@ -464,6 +461,16 @@ static void caller_cancel(struct td_bus *bus, uint64_t id)
         at += outcome->count;
         caller->options.sink->outcome(caller->options.context, &outcome);
     }
+}
+
+/* No agent asks for it any more, once it has read that the map is gone. */
+static void drop_lane(struct caller *caller, const struct map *map)
+{
+    struct td_name consumer = td_name_consumer(map->id, td_jet_server(caller->jet));
+    struct td_name subject = td_name_of("$JS.API.CONSUMER.DELETE.%s.%s", caller->stream.text,
+                                        consumer.text);
+    (void)td_nats_publish(td_jet_nats(caller->jet), subject.text, NULL, NULL, 0,
+                          (struct td_bytes){0}); /* else the server does when nobody asks it */
 }
 
 static void map_free(struct map *map)
@@ -494,6 +501,8 @@ static void caller_forget(struct td_bus *bus, uint64_t id)
         stop_calls(caller, map);
     if (map->recorded)
         (void)record(caller, map, TD_MAP_GONE); /* else its age does it */
+    if (map->laned)
+        drop_lane(caller, map);
     if (map->submitted > 0) {
         if (caller->npurged < PURGED_MAX)
             caller->purged[caller->npurged++] = id;

@@ -38,14 +38,15 @@ struct td_name td_name_lane(uint64_t map)
     return map ? td_name_of("%016llx", (hex)map) : td_name_of(TD_LANE_SHARED);
 }
 
-struct td_name td_name_calls(const char *pool, const char *lane, uint64_t map)
+struct td_name td_name_consumer(uint64_t map, const char *server)
 {
-    return td_name_of("td.calls.%s.%s.%016llx", pool, lane, (hex)map);
+    struct td_name lane = td_name_lane(map);
+    return td_name_of("%s-%.12s", lane.text, server);
 }
 
-struct td_name td_name_calls_of(const char *pool, const char *lane)
+struct td_name td_name_calls(const char *pool, const char *lane)
 {
-    return td_name_of("td.calls.%s.%s.*", pool, lane);
+    return td_name_of("td.calls.%s.%s", pool, lane);
 }
 
 struct td_name td_name_results(uint64_t session, uint64_t map, uint64_t index)

@@ -2,7 +2,7 @@
  * hexadecimal digits.
  *
  *      stream            subjects                              what
- *      TD_CALLS_<pool>   td.calls.<pool>.<lane>.<map>          JOB: calls that wait or run
+ *      TD_CALLS_<pool>   td.calls.<pool>.<lane>                JOB: calls that wait or run
  *      TD_RESULTS        td.res.<session>.<map>.<bucket>       STARTED, OUTPUT, OUTCOME
  *      TD_SPECS          td.spec.<session>.<n>                 MAP_OPEN: what calls have in common
  *      TD_MAPS           td.map.<map>                          MAP: the state of maps with a name
@@ -11,7 +11,9 @@
  *
  * Calls are deleted when they are acknowledged, which is when their outcomes are stored. Everything
  * else is kept until whoever made it has no more use for it, and at most for TD_KEPT_S. A lane is
- * what agents take turns at: a large map has its own, named by the map; all others share one.
+ * what agents take turns at: a large map has its own, named by the map; all others share one. A
+ * lane is one subject: nats-server 2.9 passes over messages of a work queue when its consumer's
+ * filter has a wildcard.
  *
  *      td.cancel, td.ask                                       to all agents, not stored
  *
@@ -55,8 +57,9 @@ struct td_name {
 struct td_name td_name_of(const char *format, ...) TD_PRINTF(1, 2);
 struct td_name td_name_stream(const char *pool);
 struct td_name td_name_lane(uint64_t map); /* 0: the shared one */
-struct td_name td_name_calls(const char *pool, const char *lane, uint64_t map);
-struct td_name td_name_calls_of(const char *pool, const char *lane); /* a pattern */
+struct td_name td_name_consumer(uint64_t map,
+                                const char *server); /* of its lane, see agent_lane.c */
+struct td_name td_name_calls(const char *pool, const char *lane);
 struct td_name td_name_results(uint64_t session, uint64_t map, uint64_t index);
 struct td_name td_name_results_of(uint64_t session, uint64_t map); /* a pattern; map 0: all */
 struct td_name td_name_spec(uint64_t session, uint32_t spec);

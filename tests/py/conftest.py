@@ -193,7 +193,7 @@ def nothing_left() -> Iterator[None]:
     yield
     from tendril._session import close_session
 
-    close_session()
+    close_session(os.environ["TENDRIL_PLACE"])
     havoc.wait_until(lambda: not havoc.marked(mark), f"no process of mark {mark} is left")
     ours = [one for one in threading.enumerate() if one.name.startswith("tendril-")]
     for one in ours:
