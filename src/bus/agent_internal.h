@@ -39,6 +39,7 @@ struct lane {
     bool made;
     bool listens;     /* what it has asked for is no more than a sign that something is there */
     uint64_t backlog; /* jobs that are believed to wait there */
+    unsigned unseen;  /* looks at the stream's subjects in a row that did not find it */
     int64_t spent_ns; /* by its calls here, in comparison with the others' */
 };
 
@@ -57,6 +58,15 @@ struct function {
     int64_t deadline_ns;
 };
 
+/* Reads which calls have outcomes already, for jobs that were delivered before. */
+struct ledger {
+    struct td_list link; /* struct agent.ledgers */
+    struct agent *agent;
+    uint64_t session, lane; /* name the results that it reads */
+    struct td_reader *reader;
+    struct td_list jobs; /* struct job.link */
+};
+
 /* A map of which there are jobs here. */
 struct agent_map {
     uint64_t id, session;
@@ -66,7 +76,7 @@ struct agent_map {
 
 /* Calls [index, index + count) of a map, in one message of the engine. */
 struct job {
-    struct td_list link; /* struct function.jobs, struct agent_map.waiting or running; or alone */
+    struct td_list link; /* struct ledger.jobs, function.jobs, agent_map.waiting or running */
     struct agent *agent;
     struct agent_map *map; /* NULL: it cannot run yet */
     struct function *function;
@@ -76,12 +86,13 @@ struct job {
     uint64_t sequence;          /* in the stream: its name here */
     char reply[TD_SUBJECT_MAX]; /* where it is acknowledged */
     bool again;                 /* it was delivered before: its calls go singly */
+    bool old;                   /* it was stored before we came: we may not have heard of its end */
     bool doubtful;              /* some of its outcomes may be stored */
     struct td_blob *args;
     struct td_msg_parcel parcel; /* size > 0: the arguments lie apart */
     struct td_haul *haul;
-    struct td_jet_ask ask; /* for what is stored */
-    uint64_t stored;       /* results up to here were looked at */
+    struct td_jet_ask ask; /* for what is known of its map */
+    uint64_t since;        /* its outcomes are behind this result */
     unsigned char *has;    /* a bit for each call that has an outcome; NULL: none has */
     uint32_t next;         /* the first call that was not given to the node */
     uint32_t left;         /* calls without an outcome */
@@ -102,7 +113,7 @@ struct agent {
     void *worker_context;
     uint64_t id;
     uint64_t last_blob;
-    struct td_list lanes, functions;
+    struct td_list lanes, functions, ledgers;
     struct td_list later;       /* jobs of a map that the node is about to forget */
     struct td_idmap maps;       /* struct agent_map */
     struct td_idmap cancelled;  /* maps that are over, as far as they are remembered */
@@ -113,10 +124,10 @@ struct agent {
     unsigned stock;       /* jobs that do not run yet */
     unsigned busy;        /* jobs of which a call was given to the node */
     int64_t job_ns;       /* how long one takes, smoothed */
-    int64_t server_since; /* unix ns: what was stored before may have been delivered before */
+    int64_t since_ns;     /* unix: when this connection was made */
     bool draining, muting;
-    struct td_reader *records; /* of maps */
-    struct td_nats_subscription *cancels, *asks;
+    struct td_nats_subscription *cancels, *asks, *news;
+    struct td_jet_ask find; /* for lanes */
     struct td_timer flush, hold;
     bool flushes; /* the timer is set */
 };
@@ -127,6 +138,7 @@ struct agent {
 int td_lane_open(struct agent *agent, uint64_t map);
 void td_lane_close(struct agent *agent, uint64_t map);
 void td_lanes_connected(struct agent *agent); /* all consumers are to be looked at anew */
+void td_lanes_find(struct agent *agent);      /* opens those where jobs wait */
 void td_lanes_pull(struct agent *agent);      /* asks for as many jobs as there is room for */
 void td_lanes_spent(struct agent *agent, uint64_t lane, int64_t spent_ns);
 
@@ -138,6 +150,7 @@ void td_job_receive(struct lane *lane, const struct td_nats_message *message,
 /* Lets go of it: what ("+ACK", "-NAK", "+TERM") is said to the engine; NULL: nothing. */
 struct job *td_job_free(struct job *job, const char *what);
 struct function *td_function_free(struct function *function);
+struct ledger *td_ledger_free(struct ledger *ledger);
 
 /* Whether a call of it has an outcome. */
 bool td_job_has(const struct job *job, uint32_t at);

@@ -5,9 +5,9 @@
 #include "base/blob.h"
 #include "base/err.h"
 #include "base/mem.h"
-#include "base/text.h"
 #include "bus/agent_internal.h"
 #include "bus/haul.h"
+#include "bus/reader.h"
 #include "os/clock.h"
 #include "task/outcome.h"
 #include "task/spec.h"
@@ -202,37 +202,95 @@ static void mark(struct job *job, const struct td_msg_outcome *outcome)
     }
 }
 
-static void ask_stored(struct job *job)
+struct ledger *td_ledger_free(struct ledger *ledger)
 {
-    char question[TD_SUBJECT_MAX + 64];
-    struct td_name subject = td_name_results(job->session, job->map_id, job->index);
-    (void)snprintf(question, sizeof question, "{\"seq\":%llu,\"next_by_subj\":\"%s\"}",
-                   (unsigned long long)job->stored + 1, subject.text); /* fits */
-    if (td_jet_ask(job->agent->jet, &job->ask, "$JS.API.DIRECT.GET." TD_STREAM_RESULTS,
-                   (struct td_bytes){question, strlen(question)}, td_clock_now() + ASK_NS) < 0)
-        td_job_free(job, "-NAK");
+    td_list_remove(&ledger->link);
+    td_reader_free(ledger->reader);
+    td_free(ledger);
+    return NULL;
 }
 
-static void on_stored(void *context, int status, const struct td_nats_message *answer)
+static void on_result(void *context, const struct td_nats_message *message,
+                      const struct td_js_numbers *numbers)
+{
+    (void)numbers;
+    struct ledger *ledger = context;
+    struct td_bytes frames = message->payload;
+    struct td_message one;
+    while (td_frames_next(&frames, &one) == 0) {
+        if (one.type != TD_MSG_OUTCOME)
+            continue;
+        TD_LIST_EACH(node, &ledger->jobs)
+            mark(TD_CONTAINER(node, struct job, link), &one.outcome);
+    }
+}
+
+static void on_all_read(void *context)
+{
+    struct ledger *ledger = context;
+    struct td_list jobs;
+    td_list_init(&jobs);
+    for (struct td_list *node = td_list_pop(&ledger->jobs); node; node = td_list_pop(&ledger->jobs))
+        td_list_append(&jobs, node);
+    td_ledger_free(ledger);
+    for (struct td_list *node = td_list_pop(&jobs); node; node = td_list_pop(&jobs)) {
+        struct job *job = TD_CONTAINER(node, struct job, link);
+        job->doubtful = false;
+        step(job);
+    }
+}
+
+/* The job waits until all results are read that may be its own. */
+static int look_up(struct job *job)
+{
+    struct agent *agent = job->agent;
+    job->has = td_alloc_zero(job->count / BITS + 1);
+    struct ledger *ledger = job->has ? td_alloc_zero(sizeof *ledger) : NULL;
+    if (!ledger)
+        return TD_ENOMEM;
+    *ledger = (struct ledger){.agent = agent, .session = job->session, .lane = job->lane};
+    td_list_init(&ledger->jobs);
+    td_list_init(&ledger->link);
+    struct td_name results = td_name_results(job->session, job->lane);
+    const struct td_reader_options options = {
+        .stream = TD_STREAM_RESULTS, .subject = results.text, .start = job->since + 1};
+    int r = td_reader_new(agent->loop, agent->jet, &options, on_result, on_all_read, ledger,
+                          &ledger->reader);
+    if (r < 0) {
+        td_free(ledger);
+        return r;
+    }
+    td_list_append(&agent->ledgers, &ledger->link);
+    td_list_append(&ledger->jobs, &job->link);
+    return 0;
+}
+
+/* -- whether anybody wants it ----------------------------------------------------------------- */
+
+static void on_record(void *context, int status, const struct td_nats_message *answer)
 {
     struct job *job = context;
-    const char *sequence = status == 0 ? td_nats_header(answer, "Nats-Sequence") : NULL;
-    if (status < 0 || (answer->status && answer->status != 404)) {
+    struct td_message one;
+    struct td_bytes frames = status == 0 ? answer->payload : (struct td_bytes){0};
+    if (status < 0) {
         td_job_free(job, "-NAK"); /* later, or somebody else */
         return;
     }
-    if (answer->status == 404 || !sequence ||
-        td_text_u64(sequence, strlen(sequence), &job->stored) < 0) {
-        job->doubtful = false;
-        step(job);
+    if (!answer->status && td_frames_next(&frames, &one) == 0 && one.type == TD_MSG_MAP &&
+        one.map.state >= TD_MAP_CANCELLED) {
+        td_job_free(job, "+TERM");
         return;
     }
-    struct td_bytes frames = answer->payload;
-    struct td_message one;
-    while (td_frames_next(&frames, &one) == 0)
-        if (one.type == TD_MSG_OUTCOME)
-            mark(job, &one.outcome);
-    ask_stored(job);
+    job->old = false;
+    step(job);
+}
+
+static int ask_record(struct job *job)
+{
+    struct td_name map = td_name_map(job->map_id);
+    struct td_name question = td_name_direct(TD_STREAM_MAPS, map.text);
+    return td_jet_ask(job->agent->jet, &job->ask, question.text, (struct td_bytes){0},
+                      td_clock_now() + ASK_NS);
 }
 
 /* -- from a message to the moment when it can run --------------------------------------------- */
@@ -253,12 +311,8 @@ static void on_args(void *context, int status, struct td_blob *blob)
 static void step(struct job *job)
 {
     struct agent *agent = job->agent;
-    if (job->doubtful) {
-        if (!job->has)
-            job->has = td_alloc_zero(job->count / BITS + 1);
-        if (job->has)
-            ask_stored(job);
-        else
+    if (job->old || job->doubtful) {
+        if ((job->old ? ask_record(job) : look_up(job)) < 0)
             td_job_free(job, "-NAK");
         return;
     }
@@ -299,6 +353,7 @@ static int parse(struct job *job, const struct td_nats_message *message, uint32_
     job->map_id = one.job.map;
     job->spec = one.job.spec;
     job->index = one.job.index;
+    job->since = one.job.since;
     job->count = job->left = one.job.count;
     memcpy(job->reply, message->reply, strlen(message->reply) + 1);
     if (job->parcel.size)
@@ -327,10 +382,10 @@ void td_job_receive(struct lane *lane, const struct td_nats_message *message,
                         .lane = lane->map,
                         .sequence = numbers->sequence,
                         .again = numbers->deliveries > 1,
-                        .doubtful = numbers->deliveries > 1 ||
-                                    numbers->stored_ns < agent->server_since,
+                        .doubtful = numbers->deliveries > 1,
+                        .old = numbers->stored_ns < agent->since_ns,
                         .came_ns = td_clock_now()};
-    job->ask = (struct td_jet_ask){.fn = on_stored, .context = job};
+    job->ask = (struct td_jet_ask){.fn = on_record, .context = job};
     td_list_init(&job->link);
     td_list_init(&job->results);
     td_buf_init(&job->out, OUT_MAX);

@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/attr.h"
@@ -7,7 +8,7 @@
 #include "bus/agent_internal.h"
 #include "os/clock.h"
 
-enum { UNACKED_MAX = 100000, ASKS_MAX = 100000, CONFIG_MAX = 1024 };
+enum { UNACKED_MAX = 100000, ASKS_MAX = 100000, CONFIG_MAX = 1024, UNSEEN_MAX = 2 };
 #define EXPIRES_NS  (5 * TD_NS_PER_S)
 #define AGAIN_NS    (TD_NS_PER_S / 5)
 #define ASK_NS      (10 * TD_NS_PER_S)
@@ -213,10 +214,12 @@ static void on_over(struct td_jet_pull *pulled, unsigned status)
     struct lane *lane = TD_CONTAINER(pulled, struct lane, pull);
     if (status == 404 || status == 408)
         lane->backlog = 0;
-    if (status != 0 && status != 404 && status != 408)
-        make_soon(lane); /* its consumer is not there any more, or does not want us */
-    else if (status != 0)
+    if (status == 404 || status == 408)
         td_lanes_pull(lane->agent);
+    else if (status != 0 && lane->map == 0)
+        make_soon(lane);
+    else if (status != 0) /* its consumer was deleted, as is done when a map is over */
+        td_lane_close(lane->agent, lane->map); /* else it is found again */
 }
 
 void td_lanes_spent(struct agent *agent, uint64_t map, int64_t spent_ns)
@@ -224,6 +227,54 @@ void td_lanes_spent(struct agent *agent, uint64_t map, int64_t spent_ns)
     struct lane *lane = lane_of(agent, map);
     if (lane)
         lane->spent_ns += spent_ns;
+}
+
+/* -- which there are -------------------------------------------------------------------------- */
+
+static void on_subject(void *context, const char *subject, uint64_t messages)
+{
+    struct agent *agent = context;
+    char *end;
+    const char *name = strrchr(subject, '.');
+    if (!name || messages == 0)
+        return;
+    uint64_t map = strtoull(name + 1, &end, 16);
+    if (*end || end == name + 1 || map == 0 || td_agent_is_over(agent, map))
+        return;                     /* the shared lane; or there is nothing in there for anybody */
+    (void)td_lane_open(agent, map); /* without memory others do it */
+    struct lane *lane = lane_of(agent, map);
+    if (lane)
+        lane->unseen = 0;
+}
+
+static void on_found(void *context, int status, const struct td_nats_message *answer)
+{
+    struct agent *agent = context;
+    if (status < 0)
+        return;
+    TD_LIST_EACH(node, &agent->lanes)
+        TD_CONTAINER(node, struct lane, link)->unseen++;
+    if (td_js_read_subjects(answer->payload, on_subject, agent) < 0)
+        return;
+    TD_LIST_EACH_SAFE(node, &agent->lanes) {
+        struct lane *lane = TD_CONTAINER(node, struct lane, link);
+        if (lane->map && lane->unseen > UNSEEN_MAX)
+            td_lane_close(agent, lane->map);
+    }
+}
+
+void td_lanes_find(struct agent *agent)
+{
+    struct td_name pattern = td_name_calls(agent->pool.text, ">");
+    struct td_name question = td_name_of("STREAM.INFO.%s", agent->stream.text);
+    TD_CLEANUP(td_buf_done) struct td_buf body;
+    td_buf_init(&body, CONFIG_MAX);
+    agent->find.fn = on_found;
+    agent->find.context = agent;
+    if (!agent->find.id && td_js_write_info(pattern.text, &body) == 0)
+        (void)td_jet_ask(agent->jet, &agent->find, question.text,
+                         (struct td_bytes){body.data, body.len},
+                         td_clock_now() + ASK_NS); /* else at the next look */
 }
 
 /* -- life ------------------------------------------------------------------------------------- */

@@ -140,7 +140,7 @@ static void on_sent(void *context, int status, uint64_t sequence)
 
 static void job_flush(struct job *job)
 {
-    struct td_name subject = td_name_results(job->session, job->map_id, job->index);
+    struct td_name subject = td_name_results(job->session, job->lane);
     if (job->out.len == 0)
         return;
     int r = td_jet_store(job->agent->jet, subject.text,
@@ -490,6 +490,7 @@ static void remember(struct agent *agent, uint64_t id)
 static void map_cancel(struct agent *agent, uint64_t id)
 {
     remember(agent, id);
+    td_lane_close(agent, id);
     size_t cursor = 0;
     struct agent_map *map = td_idmap_get(&agent->maps, id);
     if (map) {
@@ -515,22 +516,13 @@ static void on_cancel(void *context, const struct td_nats_message *message)
         map_cancel(context, one.map_cancel.map);
 }
 
-/* What is known of maps: those there were when we came, and each change. */
-static void on_record(void *context, const struct td_nats_message *message,
-                      const struct td_js_numbers *numbers)
+/* A large map has begun; others of its lane are found by td_lanes_find. */
+static void on_news(void *context, const struct td_nats_message *message)
 {
-    (void)numbers;
-    struct agent *agent = context;
     struct td_bytes frames = message->payload;
     struct td_message one;
-    if (td_frames_next(&frames, &one) < 0 || one.type != TD_MSG_MAP)
-        return;
-    if (one.map.state >= TD_MAP_CANCELLED) {
-        map_cancel(agent, one.map.map);
-        td_lane_close(agent, one.map.map);
-    } else if (one.map.laned) {
-        (void)td_lane_open(agent, one.map.map); /* without memory others do it */
-    }
+    if (td_frames_next(&frames, &one) == 0 && one.type == TD_MSG_MAP && one.map.laned)
+        (void)td_lane_open(context, one.map.map); /* without memory others do it */
 }
 
 static void on_ask(void *context, const struct td_nats_message *message)
@@ -560,6 +552,7 @@ static void on_hold(void *context)
     for (struct job *job = td_idmap_next(&agent->jobs, &cursor); job;
          job = td_idmap_next(&agent->jobs, &cursor))
         td_jet_ack(agent->jet, job->reply, "+WPI");
+    td_lanes_find(agent);
     (void)td_loop_timer(agent->loop, &agent->hold, td_clock_now() + TD_HELD_NS / 3); /* see new */
 }
 
@@ -568,11 +561,12 @@ static void on_connected(void *context, bool restarted)
     struct agent *agent = context;
     struct timespec now;
     (void)clock_gettime(CLOCK_REALTIME, &now); /* cannot fail with this clock */
-    if (restarted || !agent->server_since)
-        agent->server_since = now.tv_sec * TD_NS_PER_S + now.tv_nsec;
+    (void)restarted;
+    agent->since_ns = now.tv_sec * TD_NS_PER_S + now.tv_nsec;
     td_lanes_connected(agent);
-    if (agent->records)
-        td_reader_connected(agent->records);
+    td_lanes_find(agent);
+    TD_LIST_EACH(node, &agent->ledgers)
+        td_reader_connected(TD_CONTAINER(node, struct ledger, link)->reader);
 }
 
 static void on_disconnected(void *context, const char *reason)
@@ -638,13 +632,16 @@ static void agent_free(struct td_bus *bus)
     for (struct agent_map *map = td_idmap_next(&agent->maps, &cursor); map;
          map = td_idmap_next(&agent->maps, &cursor))
         td_free(map);
+    while (!td_list_empty(&agent->ledgers))
+        td_ledger_free(TD_CONTAINER(agent->ledgers.next, struct ledger, link));
     while (!td_list_empty(&agent->functions))
         td_function_free(TD_CONTAINER(agent->functions.next, struct function, link));
     while (!td_list_empty(&agent->lanes))
         td_lane_close(agent, TD_CONTAINER(agent->lanes.next, struct lane, link)->map);
     td_loop_untimer(agent->loop, &agent->flush);
     td_loop_untimer(agent->loop, &agent->hold);
-    td_reader_free(agent->records);
+    td_jet_unask(&agent->find);
+    td_nats_subscription_free(agent->news);
     td_nats_subscription_free(agent->cancels);
     td_nats_subscription_free(agent->asks);
     td_jet_free(agent->jet);
@@ -659,8 +656,6 @@ static int connect_to(struct agent *agent, const struct td_bus_agent_options *op
                       struct td_error *err)
 {
     static const struct td_jet_events events = {on_connected, on_disconnected, on_closed};
-    const struct td_reader_options records = {
-        .stream = TD_STREAM_MAPS, .filter = "td.map.*", .last_each = true};
     int r = td_jet_new(agent->loop, options->server, &events, agent, &agent->jet, err);
     if (r == 0)
         r = td_nats_subscribe(td_jet_nats(agent->jet), TD_SUBJECT_CANCEL, on_cancel, agent,
@@ -668,11 +663,12 @@ static int connect_to(struct agent *agent, const struct td_bus_agent_options *op
     if (r == 0)
         r = td_nats_subscribe(td_jet_nats(agent->jet), TD_SUBJECT_ASK, on_ask, agent, &agent->asks,
                               err);
+    if (r == 0)
+        r = td_nats_subscribe(td_jet_nats(agent->jet), TD_SUBJECT_LANE, on_news, agent,
+                              &agent->news, err);
     if (r < 0)
         return r;
-    r = td_reader_new(agent->loop, agent->jet, &records, on_record, agent, &agent->records);
-    if (r == 0)
-        r = td_lane_open(agent, 0);
+    r = td_lane_open(agent, 0);
     if (r == 0)
         r = td_loop_timer(agent->loop, &agent->hold, td_clock_now() + TD_HELD_NS / 3);
     return r < 0 ? td_error_set(err, r, "bus: %s", td_status_text(r)) : 0;
@@ -710,6 +706,7 @@ int td_bus_agent_new(struct td_loop *loop, const struct td_bus_agent_options *op
     agent->host = td_name_of("%s", options->host);
     td_list_init(&agent->lanes);
     td_list_init(&agent->functions);
+    td_list_init(&agent->ledgers);
     td_list_init(&agent->later);
     int r = 0;
     if (getrandom(&agent->id, sizeof agent->id, 0) != (ssize_t)sizeof agent->id)

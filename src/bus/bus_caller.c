@@ -22,9 +22,8 @@
 #include "task/spec.h"
 
 enum {
-    LANE_AFTER = 8,   /* batches: a map with more of them gets a lane of its own */
-    PURGED_MAX = 256, /* maps whose results are deleted one by one */
-    SPECS_MAX = 64,   /* kept; others are sent again when they come back */
+    LANE_AFTER = 8, /* batches: a map with more of them gets a lane of its own */
+    SPECS_MAX = 64, /* kept; others are sent again when they come back */
 };
 #define BEAT_NS  (10 * TD_NS_PER_S)
 #define PURGE_NS TD_NS_PER_S
@@ -46,7 +45,9 @@ struct map {
     uint64_t submitted, finished; /* calls */
     uint64_t batches;
     int64_t opened_s;
-    bool laned, recorded, cancelled, muted, results;
+    uint64_t since;           /* its results are behind this one */
+    struct td_reader *reader; /* of those of its own lane */
+    bool laned, recorded, cancelled, muted, blobs;
 };
 
 /* Calls on their way into the stream. */
@@ -79,12 +80,11 @@ struct caller {
     struct td_list specs, sendings, arrivings;
     uint32_t last_spec;
     uint64_t last_blob;
+    bool blobs; /* some values of this session lie apart */
     struct td_reader *reader;
-    uint64_t read; /* the last message of results */
-    unsigned muted;
-    uint64_t purged[PURGED_MAX]; /* maps that were forgotten since the last look */
-    unsigned npurged;
-    bool purge_all; /* more than these */
+    uint64_t read;    /* the last message of results */
+    unsigned muted;   /* maps */
+    uint64_t deleted; /* results up to here were */
     struct td_timer purging, beat, counting;
     struct td_nats_subscription *answers;
     unsigned slots, counted; /* of agents; those who have answered so far */
@@ -164,6 +164,7 @@ static int spec_send(struct caller *caller, struct known_spec *known)
         parcel.parcel = (struct td_msg_parcel){
             .session = caller->session, .scope = UINT64_MAX, .blob = ++caller->last_blob};
         message.map_open.body = (struct td_bytes){0};
+        caller->blobs = true;
         r = td_haul_up(caller->jet, spec->body, &parcel.parcel, on_spec_hauled, known,
                        &known->haul);
         if (r == 0)
@@ -232,8 +233,11 @@ static int caller_open(struct td_bus *bus, const struct td_bus_sink *sink, void 
     struct map *map = td_alloc_zero(sizeof *map);
     if (!map)
         return td_error_set(err, TD_ENOMEM, "map: out of memory");
-    *map = (struct map){
-        .id = id, .context = context, .what = td_spec_ref(spec), .opened_s = time(NULL)};
+    *map = (struct map){.id = id,
+                        .context = context,
+                        .what = td_spec_ref(spec),
+                        .opened_s = time(NULL),
+                        .since = caller->read};
     int r = td_idmap_put(&caller->maps, id, map);
     if (r < 0) {
         td_spec_unref(map->what);
@@ -275,6 +279,7 @@ static int send_job(struct sending *sending, const struct map *map, struct td_by
                                      .map = map->id,
                                      .spec = map->spec,
                                      .index = sending->index,
+                                     .since = map->laned ? 0 : map->since,
                                      .count = sending->count,
                                      .args = args}};
     td_buf_clear(&caller->buf);
@@ -303,6 +308,28 @@ static void on_hauled_up(void *context, int status, struct td_blob *blob)
     sending_free(sending);
 }
 
+static void on_results(void *context, const struct td_nats_message *message,
+                       const struct td_js_numbers *numbers);
+
+/* A lane of its own, and a reader for what comes from there. */
+static int open_lane(struct caller *caller, struct map *map)
+{
+    struct td_name results = td_name_results(caller->session, map->id);
+    int r = td_reader_new(
+        caller->loop, caller->jet,
+        &(struct td_reader_options){.stream = TD_STREAM_RESULTS, .subject = results.text},
+        on_results, NULL, caller, &map->reader);
+    if (r < 0)
+        return r;
+    map->laned = true;
+    td_reader_pause(map->reader, map->muted);
+    r = record(caller, map, TD_MAP_OPEN);
+    if (r == 0) /* agents that do not hear it find the lane a moment later */
+        (void)td_nats_publish(td_jet_nats(caller->jet), TD_SUBJECT_LANE, NULL, NULL, 0,
+                              bytes_of(&caller->buf));
+    return r;
+}
+
 static int caller_submit(struct td_bus *bus, uint64_t id, uint64_t index, uint32_t count,
                          struct td_blob *args)
 {
@@ -317,12 +344,11 @@ static int caller_submit(struct td_bus *bus, uint64_t id, uint64_t index, uint32
     *sending = (struct sending){.caller = caller, .map = id, .index = index, .count = count};
     td_list_init(&sending->link);
     td_list_append(&caller->sendings, &sending->link);
-    if (++map->batches > LANE_AFTER && !map->laned) {
-        map->laned = true;
-        r = record(caller, map, TD_MAP_OPEN);
-    }
+    if (++map->batches > LANE_AFTER && !map->laned)
+        r = open_lane(caller, map);
     struct td_bytes bytes = td_blob_bytes(args);
     if (r == 0 && bytes.len > td_haul_inline_max(caller->jet)) {
+        map->blobs = caller->blobs = true;
         sending->parcel = (struct td_msg_parcel){
             .session = caller->session, .scope = id, .blob = ++caller->last_blob};
         r = td_haul_up(caller->jet, args, &sending->parcel, on_hauled_up, sending, &sending->haul);
@@ -370,13 +396,14 @@ static void on_outcome(struct caller *caller, const struct td_message *message,
                        const struct td_msg_parcel *parcel)
 {
     TD_CLEANUP(td_outcome_freep) struct td_outcome *outcome = NULL;
-    if (!td_idmap_get(&caller->maps, message->outcome.map) ||
-        td_outcome_from(message, &outcome) < 0)
+    struct map *map = td_idmap_get(&caller->maps, message->outcome.map);
+    if (!map || td_outcome_from(message, &outcome) < 0)
         return; /* forgotten; or without memory: it stays in the stream */
     if (!parcel) {
         deliver(caller, &outcome);
         return;
     }
+    map->blobs = caller->blobs = true;
     struct arriving *arriving = td_alloc_zero(sizeof *arriving);
     if (!arriving)
         return;
@@ -392,13 +419,13 @@ static void on_outcome(struct caller *caller, const struct td_message *message,
 static void on_results(void *context, const struct td_nats_message *message,
                        const struct td_js_numbers *numbers)
 {
+    (void)numbers;
     struct caller *caller = context;
     struct td_bytes frames = message->payload;
     struct td_message one;
     struct td_msg_parcel parcel;
     bool apart = false;
     const struct td_bus_sink *sink = caller->options.sink;
-    caller->read = numbers->sequence;
     while (td_frames_next(&frames, &one) == 0) {
         if (one.type == TD_MSG_STARTED)
             sink->started(caller->options.context, one.started.map, one.started.index,
@@ -412,6 +439,15 @@ static void on_results(void *context, const struct td_nats_message *message,
         if (apart)
             parcel = one.parcel;
     }
+}
+
+/* Those of maps that share a lane. */
+static void on_shared_results(void *context, const struct td_nats_message *message,
+                              const struct td_js_numbers *numbers)
+{
+    struct caller *caller = context;
+    on_results(caller, message, numbers);
+    caller->read = numbers->sequence;
 }
 
 /* -- cancel and forget ------------------------------------------------------------------------ */
@@ -475,6 +511,7 @@ static void drop_lane(struct caller *caller, const struct map *map)
 
 static void map_free(struct map *map)
 {
+    td_reader_free(map->reader);
     td_spec_unref(map->what);
     td_free(map);
 }
@@ -488,6 +525,8 @@ static void caller_mute(struct td_bus *bus, uint64_t id, bool muted)
     map->muted = muted;
     caller->muted += muted ? 1 : -1U;
     td_reader_pause(caller->reader, caller->muted > 0);
+    if (map->reader)
+        td_reader_pause(map->reader, muted);
 }
 
 static void caller_forget(struct td_bus *bus, uint64_t id)
@@ -503,33 +542,27 @@ static void caller_forget(struct td_bus *bus, uint64_t id)
         (void)record(caller, map, TD_MAP_GONE); /* else its age does it */
     if (map->laned)
         drop_lane(caller, map);
-    if (map->submitted > 0) {
-        if (caller->npurged < PURGED_MAX)
-            caller->purged[caller->npurged++] = id;
-        else
-            caller->purge_all = true;
-    }
+    if (map->laned)
+        purge(caller, TD_STREAM_RESULTS, td_name_results(caller->session, id), 0);
+    if (map->blobs)
+        purge(caller, TD_STREAM_BLOBS, td_name_blobs_of(caller->session, id), 0);
     td_idmap_remove(&caller->maps, id);
     map_free(map);
 }
 
-/* Deletes the results of maps that were forgotten: with all others', if there is no other map. */
+/* Deletes results that are those of forgotten maps: all that were there before each map that is
+ * open was. */
 static void on_purging(void *context)
 {
     struct caller *caller = context;
-    bool alone = caller->maps.len == 0;
-    if (alone && (caller->npurged > 0 || caller->purge_all)) {
-        purge(caller, TD_STREAM_RESULTS, td_name_results_of(caller->session, 0), caller->read + 1);
-        caller->purge_all = false;
-    }
-    for (unsigned i = 0; i < caller->npurged; i++) {
-        if (!alone)
-            purge(caller, TD_STREAM_RESULTS, td_name_results_of(caller->session, caller->purged[i]),
-                  0);
-        if (caller->last_blob > 0)
-            purge(caller, TD_STREAM_BLOBS, td_name_blobs_of(caller->session, caller->purged[i]), 0);
-    }
-    caller->npurged = 0;
+    uint64_t until = caller->read;
+    size_t cursor = 0;
+    for (struct map *map = td_idmap_next(&caller->maps, &cursor); map;
+         map = td_idmap_next(&caller->maps, &cursor))
+        until = map->submitted > 0 && map->since < until ? map->since : until;
+    if (until > caller->deleted)
+        purge(caller, TD_STREAM_RESULTS, td_name_results(caller->session, 0), until + 1);
+    caller->deleted = until > caller->deleted ? until : caller->deleted;
     (void)td_loop_timer(caller->loop, &caller->purging, td_clock_now() + PURGE_NS); /* see new */
 }
 
@@ -588,6 +621,11 @@ static void on_connected(void *context, bool restarted)
     struct caller *caller = context;
     if (caller->reader)
         td_reader_connected(caller->reader);
+    size_t cursor = 0;
+    for (struct map *map = td_idmap_next(&caller->maps, &cursor); map;
+         map = td_idmap_next(&caller->maps, &cursor))
+        if (map->reader)
+            td_reader_connected(map->reader);
     ask_agents(caller);
 }
 
@@ -612,12 +650,14 @@ static void caller_free(struct td_bus *bus)
          map = td_idmap_next(&caller->maps, &cursor)) {
         if (caller->jet && map->submitted > 0 && !map->cancelled)
             stop_calls(caller, map);
+        if (map->laned)
+            purge(caller, TD_STREAM_RESULTS, td_name_results(caller->session, map->id), 0);
         map_free(map);
     }
     if (caller->jet && caller->last_spec > 0) {
-        purge(caller, TD_STREAM_RESULTS, td_name_results_of(caller->session, 0), 0);
+        purge(caller, TD_STREAM_RESULTS, td_name_results(caller->session, 0), 0);
         purge(caller, TD_STREAM_SPECS, td_name_specs_of(caller->session), 0);
-        if (caller->last_blob > 0)
+        if (caller->blobs)
             purge(caller, TD_STREAM_BLOBS, td_name_blobs_of(caller->session, 0), 0);
     }
     while (!td_list_empty(&caller->specs))
@@ -640,7 +680,7 @@ static void caller_free(struct td_bus *bus)
 static int connect_to(struct caller *caller, struct td_error *err)
 {
     static const struct td_jet_events events = {on_connected, on_disconnected, on_closed};
-    struct td_name pattern, results = td_name_results_of(caller->session, 0);
+    struct td_name pattern, results = td_name_results(caller->session, 0);
     int r = td_jet_new(caller->loop, caller->options.server, &events, caller, &caller->jet, err);
     if (r < 0)
         return r;
@@ -651,8 +691,8 @@ static int connect_to(struct caller *caller, struct td_error *err)
         return r;
     r = td_reader_new(
         caller->loop, caller->jet,
-        &(struct td_reader_options){.stream = TD_STREAM_RESULTS, .filter = results.text},
-        on_results, caller, &caller->reader);
+        &(struct td_reader_options){.stream = TD_STREAM_RESULTS, .subject = results.text},
+        on_shared_results, NULL, caller, &caller->reader);
     if (r == 0)
         r = td_loop_timer(caller->loop, &caller->purging, td_clock_now() + PURGE_NS);
     if (r == 0)

@@ -49,16 +49,10 @@ struct td_name td_name_calls(const char *pool, const char *lane)
     return td_name_of("td.calls.%s.%s", pool, lane);
 }
 
-struct td_name td_name_results(uint64_t session, uint64_t map, uint64_t index)
+struct td_name td_name_results(uint64_t session, uint64_t map)
 {
-    return td_name_of("td.res.%016llx.%016llx.%u", (hex)session, (hex)map,
-                      (unsigned)(index % TD_BUCKETS));
-}
-
-struct td_name td_name_results_of(uint64_t session, uint64_t map)
-{
-    return map ? td_name_of("td.res.%016llx.%016llx.*", (hex)session, (hex)map)
-               : td_name_of("td.res.%016llx.>", (hex)session);
+    return map ? td_name_of("td.res.%016llx.%016llx", (hex)session, (hex)map)
+               : td_name_of("td.res.%016llx", (hex)session);
 }
 
 struct td_name td_name_spec(uint64_t session, uint32_t spec)

@@ -3,19 +3,23 @@
  *
  *      stream            subjects                              what
  *      TD_CALLS_<pool>   td.calls.<pool>.<lane>                JOB: calls that wait or run
- *      TD_RESULTS        td.res.<session>.<map>.<bucket>       STARTED, OUTPUT, OUTCOME
+ *      TD_RESULTS        td.res.<session>, td.res.<session>.<map>
+ *                                                              STARTED, OUTPUT, OUTCOME
  *      TD_SPECS          td.spec.<session>.<n>                 MAP_OPEN: what calls have in common
- *      TD_MAPS           td.map.<map>                          MAP: the state of maps with a name
+ *      TD_MAPS           td.map.<map>                          MAP: the state of a map
  *                        td.beat.<session>                     when the caller was last seen
  *      TD_BLOBS          td.blob.<session>.<scope>.<blob>.<n>  chunks of large values
  *
  * Calls are deleted when they are acknowledged, which is when their outcomes are stored. Everything
  * else is kept until whoever made it has no more use for it, and at most for TD_KEPT_S. A lane is
- * what agents take turns at: a large map has its own, named by the map; all others share one. A
- * lane is one subject: nats-server 2.9 passes over messages of a work queue when its consumer's
- * filter has a wildcard.
+ * what agents take turns at: a large map has its own, named by the map, and results of its own; all
+ * others share one lane, and those of a session one subject of results.
  *
- *      td.cancel, td.ask                                       to all agents, not stored
+ * Nobody reads by a pattern of subjects: nats-server 2.9 passes over messages then when others
+ * between them are deleted. Agents learn of lanes from TD_SUBJECT_LANE, and from the list of
+ * subjects that the stream of calls has.
+ *
+ *      td.cancel, td.lane, td.ask                              to all agents, not stored
  *
  * Threads: any; names and configurations are pure. */
 #ifndef TD_BUS_CLUSTER_H
@@ -33,8 +37,7 @@ struct td_jet;
 
 enum {
     TD_SUBJECT_MAX = 128,
-    TD_POOL_MAX = 32,  /* letters, digits, - and _ */
-    TD_BUCKETS = 1024, /* subjects that the outcomes of a map are spread over at most */
+    TD_POOL_MAX = 32, /* letters, digits, - and _ */
     TD_KEPT_S = 7 * 24 * 3600,
 };
 #define TD_LANE_SHARED  "shared"
@@ -46,6 +49,7 @@ enum {
 #define TD_STREAM_BLOBS   "TD_BLOBS"
 #define TD_STREAM_CALLS   "TD_CALLS_" /* and the pool's name */
 #define TD_SUBJECT_CANCEL "td.cancel"
+#define TD_SUBJECT_LANE   "td.lane"
 #define TD_SUBJECT_ASK    "td.ask"
 
 enum td_map_state { TD_MAP_OPEN = 1, TD_MAP_ENDED, TD_MAP_CANCELLED, TD_MAP_GONE };
@@ -60,8 +64,7 @@ struct td_name td_name_lane(uint64_t map); /* 0: the shared one */
 struct td_name td_name_consumer(uint64_t map,
                                 const char *server); /* of its lane, see agent_lane.c */
 struct td_name td_name_calls(const char *pool, const char *lane);
-struct td_name td_name_results(uint64_t session, uint64_t map, uint64_t index);
-struct td_name td_name_results_of(uint64_t session, uint64_t map); /* a pattern; map 0: all */
+struct td_name td_name_results(uint64_t session, uint64_t map); /* map 0: those that share */
 struct td_name td_name_spec(uint64_t session, uint32_t spec);
 struct td_name td_name_specs_of(uint64_t session);
 struct td_name td_name_map(uint64_t map);

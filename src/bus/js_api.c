@@ -64,9 +64,7 @@ static int set(json_t *object, const char *key, json_t *value)
 
 int td_js_write_consumer(const struct td_js_consumer *consumer, struct td_buf *to)
 {
-    const char *deliver = consumer->last_each ? "last_per_subject"
-                          : consumer->start   ? "by_start_sequence"
-                                              : "all";
+    const char *deliver = consumer->start ? "by_start_sequence" : "all";
     TD_CLEANUP(json_freep)
     json_t *config = json_pack("{s:s, s:s, s:s, s:s, s:b}", "name", consumer->name,
                                "deliver_policy", deliver, "ack_policy",
@@ -77,7 +75,7 @@ int td_js_write_consumer(const struct td_js_consumer *consumer, struct td_buf *t
         r = set(config, "filter_subject", json_string(consumer->filter));
     if (r == 0 && consumer->durable)
         r = set(config, "durable_name", json_string(consumer->name));
-    if (r == 0 && !consumer->last_each && consumer->start)
+    if (r == 0 && consumer->start)
         r = set(config, "opt_start_seq", json_integer((json_int_t)consumer->start));
     if (r == 0 && consumer->ack_wait_ns)
         r = set(config, "ack_wait", json_integer((json_int_t)consumer->ack_wait_ns));
@@ -111,6 +109,11 @@ int td_js_write_ask(unsigned messages, int64_t expires_ns, struct td_buf *to)
     return append(
         json_pack("{s:I, s:I}", "batch", (json_int_t)messages, "expires", (json_int_t)expires_ns),
         to);
+}
+
+int td_js_write_info(const char *subjects, struct td_buf *to)
+{
+    return append(json_pack("{s:s}", "subjects_filter", subjects), to);
 }
 
 /* An object, or NULL. */
@@ -175,6 +178,21 @@ int td_js_read_names(struct td_bytes text, void (*fn)(void *context, const char 
     }
     *ret_count = count;
     *ret_more = count > 0 && number_of(json, "offset") + count < number_of(json, "total");
+    return 0;
+}
+
+int td_js_read_subjects(struct td_bytes text,
+                        void (*fn)(void *context, const char *subject, uint64_t messages),
+                        void *context)
+{
+    TD_CLEANUP(json_freep) json_t *json = parse(text);
+    json_t *state = json_object_get(json, "state");
+    if (!state)
+        return TD_EPROTO;
+    const char *subject;
+    json_t *messages;
+    json_object_foreach(json_object_get(state, "subjects"), subject, messages)
+        fn(context, subject, (uint64_t)json_integer_value(messages));
     return 0;
 }
 

@@ -41,7 +41,6 @@ struct td_js_consumer {
     const char *filter;  /* a subject or a pattern; NULL: all */
     bool durable;        /* until it is deleted; else until nobody has asked it for inactive_ns */
     bool acks;           /* each message is to be acknowledged, else none */
-    bool last_each;      /* of each subject begin with the last; else: */
     uint64_t start;      /* with this sequence number; 0: the first */
     bool headers_only;   /* without payloads */
     int64_t ack_wait_ns; /* until a message that nobody acknowledged is delivered again */
@@ -68,6 +67,8 @@ int td_js_write_stream(const struct td_js_stream *stream, struct td_buf *to);
 int td_js_write_consumer(const struct td_js_consumer *consumer, struct td_buf *to);
 int td_js_write_purge(const char *filter, uint64_t before, struct td_buf *to); /* 0: all of it */
 int td_js_write_names(uint64_t offset, struct td_buf *to);
+int td_js_write_info(const char *subjects,
+                     struct td_buf *to); /* a pattern: with how many of each */
 int td_js_write_ask(unsigned messages, int64_t expires_ns, struct td_buf *to);
 
 /* TD_EPROTO: it is not such an answer. */
@@ -77,6 +78,11 @@ int td_js_read_answer(struct td_bytes text, struct td_js_answer *ret_answer);
  * were in this answer. TD_EPROTO. */
 int td_js_read_names(struct td_bytes text, void (*fn)(void *context, const char *name),
                      void *context, uint64_t *ret_count, bool *ret_more);
+
+/* The subjects that a stream has messages under, as info was asked for; borrowed. TD_EPROTO. */
+int td_js_read_subjects(struct td_bytes text,
+                        void (*fn)(void *context, const char *subject, uint64_t messages),
+                        void *context);
 
 /* What an error means: 0 (none), TD_ENOTFOUND, TD_EEXISTS (also: what another one has taken),
  * TD_ELIMIT (no room), TD_EAGAIN (not at this moment), TD_EREFUSED. */

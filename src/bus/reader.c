@@ -21,15 +21,15 @@ enum { BATCH = 32, CONFIG_MAX = 1024 };
 struct td_reader {
     struct td_loop *loop;
     struct td_jet *jet;
-    struct td_name stream, filter;
+    struct td_name stream, subject;
     uint64_t number;     /* random: of the consumers' names, */
     unsigned generation; /* and which of them */
     char name[TD_JS_NAME_MAX];
     uint64_t last;     /* sequence of the last message that was read */
     uint64_t consumed; /* by this consumer */
-    bool last_each;    /* nothing was read yet */
     bool paused, made;
     td_reader_fn *fn;
+    td_reader_idle_fn *idle;
     void *context;
     struct td_jet_ask ask;
     struct td_jet_pull pull;
@@ -66,6 +66,8 @@ static void on_made(void *context, int status, const struct td_nats_message *mes
     reader->made = true;
     reader->consumed = 0;
     pull(reader);
+    if (answer.pending == 0 && reader->idle)
+        reader->idle(reader->context);
 }
 
 static void make(void *context)
@@ -79,17 +81,16 @@ static void make(void *context)
                    (unsigned long long)reader->number, ++reader->generation); /* always fits */
     struct td_js_consumer consumer = {.stream = reader->stream.text,
                                       .name = reader->name,
-                                      .filter = reader->filter.text,
-                                      .last_each = reader->last_each,
+                                      .filter = reader->subject.text,
                                       .start = reader->last + 1,
                                       .inactive_ns = INACTIVE_NS};
-    struct td_name subject;
     TD_CLEANUP(td_buf_done) struct td_buf config;
     td_buf_init(&config, CONFIG_MAX);
-    subject = td_name_of("CONSUMER.CREATE.%s.%s", reader->stream.text, reader->name);
+    struct td_name question = td_name_of("CONSUMER.CREATE.%s.%s", reader->stream.text,
+                                         reader->name);
     int r = td_js_write_consumer(&consumer, &config);
     if (r == 0)
-        r = td_jet_ask(reader->jet, &reader->ask, subject.text,
+        r = td_jet_ask(reader->jet, &reader->ask, question.text,
                        (struct td_bytes){config.data, config.len}, td_clock_now() + ASK_NS);
     if (r < 0)
         make_soon(reader);
@@ -109,8 +110,11 @@ static void on_message(struct td_jet_pull *pull, const struct td_nats_message *m
     if (numbers.sequence <= reader->last)
         return;
     reader->last = numbers.sequence;
-    reader->last_each = false;
-    reader->fn(reader->context, message, &numbers); /* we may be freed in there */
+    td_reader_idle_fn *idle = numbers.pending == 0 ? reader->idle : NULL;
+    void *context = reader->context;
+    reader->fn(context, message, &numbers); /* we may be freed in there, if nobody asked for idle */
+    if (idle)
+        idle(context);
 }
 
 static void on_over(struct td_jet_pull *ended, unsigned status)
@@ -123,7 +127,8 @@ static void on_over(struct td_jet_pull *ended, unsigned status)
 }
 
 int td_reader_new(struct td_loop *loop, struct td_jet *jet, const struct td_reader_options *options,
-                  td_reader_fn *fn, void *context, struct td_reader **ret_reader)
+                  td_reader_fn *fn, td_reader_idle_fn *idle, void *context,
+                  struct td_reader **ret_reader)
 {
     static const struct td_jet_pull_events events = {on_message, on_over};
     struct td_reader *reader = td_alloc_zero(sizeof *reader);
@@ -132,14 +137,14 @@ int td_reader_new(struct td_loop *loop, struct td_jet *jet, const struct td_read
     *reader = (struct td_reader){.loop = loop,
                                  .jet = jet,
                                  .last = options->start ? options->start - 1 : 0,
-                                 .last_each = options->last_each,
                                  .fn = fn,
+                                 .idle = idle,
                                  .context = context,
                                  .ask = {.fn = on_made, .context = reader},
                                  .pull = {.events = &events},
                                  .again = {.fn = make, .context = reader}};
     reader->stream = td_name_of("%s", options->stream);
-    reader->filter = td_name_of("%s", options->filter);
+    reader->subject = td_name_of("%s", options->subject);
     if (getrandom(&reader->number, sizeof reader->number, 0) < 0 ||
         td_loop_timer(loop, &reader->again, TD_NO_DEADLINE) < 0) {
         td_free(reader);

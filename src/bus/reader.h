@@ -1,4 +1,4 @@
-/* reader.h: what a stream has under some subjects, in order, each message once, from a place on and
+/* reader.h: what a stream has under a subject, in order, each message once, from a place on and
  * whatever else comes: an ordered consumer that is made anew, behind the last message that was
  * read, when the server was restarted, messages were lost on the way or the server forgot it.
  *
@@ -18,18 +18,21 @@ struct td_reader;
 
 struct td_reader_options {
     const char *stream;
-    const char *filter; /* of subjects; copied, as the stream's name is */
-    uint64_t start;     /* the first message to read; 0: the first that there is */
-    bool last_each;     /* begin with the last of each subject */
+    const char *subject; /* copied, as the stream's name is; no pattern, see cluster.h */
+    uint64_t start;      /* the first message to read; 0: the first that there is */
 };
 
 /* Both are borrowed; numbers->pending is 0 with the last that is there now. */
 typedef void td_reader_fn(void *context, const struct td_nats_message *message,
                           const struct td_js_numbers *numbers);
 
+/* All was read that is there now; NULL: of no interest. We may be freed inside. */
+typedef void td_reader_idle_fn(void *context);
+
 /* TD_ENOMEM. */
 int td_reader_new(struct td_loop *loop, struct td_jet *jet, const struct td_reader_options *options,
-                  td_reader_fn *fn, void *context, struct td_reader **ret_reader);
+                  td_reader_fn *fn, td_reader_idle_fn *idle, void *context,
+                  struct td_reader **ret_reader);
 struct td_reader *td_reader_free(struct td_reader *reader); /* accepts NULL, returns NULL */
 
 /* The connection was made anew: to be called from td_jet_events.connected. */

@@ -75,10 +75,11 @@ struct td_key {
                                       F(m, u64, peak_bytes) F(m, u64, limit_bytes) \
                                       F(m, bytes, last_output) F(m, bytes, detail) F(m, tail, value)
 
-/* Over the engine: calls of a map for whoever takes them; `spec` numbers a MAP_OPEN of the session. */
+/* Over the engine: calls of a map for whoever takes them; `spec` numbers a MAP_OPEN of the session;
+ * their outcomes are behind number `since` in the stream of results. */
 #define TD_FIELDS_job(F, m)           F(m, u32, version) F(m, u64, session) F(m, u64, map) \
                                       F(m, u32, spec) F(m, u64, index) F(m, u32, count) \
-                                      F(m, tail, args)
+                                      F(m, u64, since) F(m, tail, args)
 /* The tail of the message behind this one, which lies apart, cut into chunks. */
 #define TD_FIELDS_parcel(F, m)        F(m, u64, session) F(m, u64, scope) F(m, u64, blob) \
                                       F(m, u64, size) F(m, u32, chunk)
