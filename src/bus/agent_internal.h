@@ -71,7 +71,8 @@ struct ledger {
 struct agent_map {
     uint64_t id, session;
     struct td_list waiting, running; /* struct job.link */
-    bool muted;
+    unsigned jobs;                   /* that there were */
+    int64_t idle_ns;                 /* since when there are none */
 };
 
 /* Calls [index, index + count) of a map, in one message of the engine. */

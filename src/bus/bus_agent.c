@@ -20,7 +20,8 @@
 
 enum { OUT_MUCH = 64 << 10, SMOOTH = 8 };
 #define FLUSH_NS   ((int64_t)10000000) /* how long an outcome waits for others to go with it */
-#define MUTE_BYTES ((size_t)32 << 20)  /* results on their way: then runners wait that print */
+#define IDLE_NS    (TD_NS_PER_S * 2)
+#define MUTE_BYTES ((size_t)32 << 20) /* results on their way: then runners wait that print */
 
 /* A large value on its way to the caller, ahead of its outcome. */
 struct result {
@@ -76,10 +77,29 @@ static void map_close(struct agent *agent, struct agent_map *map)
     td_free(map);
 }
 
+/* One with several jobs may get more: what is known of it is kept for a while. */
 static void map_settle(struct agent *agent, struct agent_map *map)
 {
-    if (td_list_empty(&map->waiting) && td_list_empty(&map->running))
+    if (!td_list_empty(&map->waiting) || !td_list_empty(&map->running))
+        return;
+    if (map->jobs > 1)
+        map->idle_ns = td_clock_now();
+    else
         map_close(agent, map);
+}
+
+static void close_idle(struct agent *agent)
+{
+    int64_t long_ago = td_clock_now() - IDLE_NS;
+    size_t cursor = 0;
+    for (struct agent_map *map = td_idmap_next(&agent->maps, &cursor); map;
+         map = td_idmap_next(&agent->maps, &cursor)) {
+        if (!td_list_empty(&map->waiting) || !td_list_empty(&map->running) ||
+            map->idle_ns > long_ago)
+            continue;
+        map_close(agent, map);
+        cursor = 0;
+    }
 }
 
 /* Calls of it that the node may fetch: how often it has to ask for them. */
@@ -119,6 +139,7 @@ void td_agent_enqueue(struct agent *agent, struct job *job)
         return;
     }
     job->map = map;
+    map->jobs++;
     td_list_append(&map->waiting, &job->link);
     tell_waiting(agent, map);
 }
@@ -553,6 +574,7 @@ static void on_hold(void *context)
          job = td_idmap_next(&agent->jobs, &cursor))
         td_jet_ack(agent->jet, job->reply, "+WPI");
     td_lanes_find(agent);
+    close_idle(agent);
     (void)td_loop_timer(agent->loop, &agent->hold, td_clock_now() + TD_HELD_NS / 3); /* see new */
 }
 

@@ -159,6 +159,10 @@ struct td_reader *td_reader_free(struct td_reader *reader)
 {
     if (!reader)
         return NULL;
+    struct td_name question = td_name_of("$JS.API.CONSUMER.DELETE.%s.%s", reader->stream.text,
+                                         reader->name);
+    (void)td_nats_publish(td_jet_nats(reader->jet), question.text, NULL, NULL, 0,
+                          (struct td_bytes){0}); /* else the server does when nobody asks it */
     td_loop_untimer(reader->loop, &reader->again);
     td_jet_unpull(&reader->pull);
     td_jet_unask(&reader->ask);

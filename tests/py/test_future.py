@@ -146,7 +146,7 @@ def test_cancel_of_a_running_call_stops_it(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     future = hang.submit(str(note))
     havoc.wait_until(note.exists, "it runs")
-    assert future.running()
+    havoc.wait_until(future.running, "the caller knows that")
     assert future.cancel()
     assert future.cancel()  # again: as with other futures
     assert future.cancelled()
