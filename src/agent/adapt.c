@@ -16,10 +16,14 @@ enum { LIST_MAX = 16 << 20, PATH_SIZE = 4096 };
 
 extern char **environ;
 
-/* What tells a runner how to reach the cluster is not for calls. */
+/* What says where a program's calls run, or which cluster we are of, is not for calls. */
 static bool is_ours(const char *entry)
 {
-    return strncmp(entry, "TENDRIL_", 8) == 0;
+    static const char *const ours[] = {"TENDRIL_PLACE=", "TENDRIL_JOIN_FILE="};
+    for (size_t i = 0; i < TD_COUNT(ours); i++)
+        if (strncmp(entry, ours[i], strlen(ours[i])) == 0)
+            return true;
+    return false;
 }
 
 /* Whether the list, strings that end by a zero byte, has a variable of this entry's name. */

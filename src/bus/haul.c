@@ -10,7 +10,7 @@
 #include "os/fd.h"
 #include "os/memfile.h"
 
-enum { UNDER_WAY = 8, CHUNK_MAX = 1 << 20 };
+enum { UNDER_WAY = 8, CHUNK_MAX = 1 << 20, LARGE = 1 << 20 };
 #define CHUNK_NS (60 * TD_NS_PER_S) /* for one chunk, the server being away included */
 
 struct chunk {
@@ -33,7 +33,8 @@ struct td_haul {
 
 size_t td_haul_inline_max(const struct td_jet *jet)
 {
-    return td_jet_payload_max(jet) / 2;
+    size_t most = td_jet_payload_max(jet) / 2;
+    return most < LARGE ? most : LARGE - 1;
 }
 
 static uint32_t chunks_of(const struct td_msg_parcel *parcel)

@@ -191,9 +191,10 @@ def nothing_left() -> Iterator[None]:
     mark = uuid.uuid4().hex
     os.environ[havoc.MARK] = mark
     yield
-    from tendril._session import close_session
+    from tendril import _session
 
-    close_session(os.environ["TENDRIL_PLACE"])
+    for place in list(_session._sessions):
+        _session.close_session(place)
     havoc.wait_until(lambda: not havoc.marked(mark), f"no process of mark {mark} is left")
     ours = [one for one in threading.enumerate() if one.name.startswith("tendril-")]
     for one in ours:
