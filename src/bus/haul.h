@@ -22,8 +22,8 @@ struct td_jet;
  * TD_ESYS. Down: blob is the receiver's. The haul is gone. */
 typedef void td_haul_fn(void *context, int status, struct td_blob *blob);
 
-/* The largest value that goes in a message: a MiB at most, since larger ones shall lie in memory files
- * at both ends. */
+/* The largest value that goes in a message: a MiB at most, since larger ones shall lie in memory
+ * files at both ends. */
 size_t td_haul_inline_max(const struct td_jet *jet);
 
 /* Takes a reference to the blob; *parcel names it, and is completed by its size and chunks.

@@ -297,7 +297,7 @@ static void on_order(void *context, struct td_bytes frame)
     }
     if (message.type == TD_MSG_PROFILE) {
         (void)profile_add(supervisor, &message.profile,
-                          &err); /* its runners will tell, see above */
+                          &err);  /* its runners will tell, see above */
         probe_limits(supervisor); /* now, the zygote starts meanwhile */
     } else if (message.type == TD_MSG_PROFILE_DROP) {
         td_zygote_free(td_idmap_remove(&supervisor->zygotes, message.profile_drop.profile));

@@ -349,8 +349,6 @@ def test_server_is_away_when_a_call_is_made(cluster: Cluster) -> None:
 # -- what is said ---------------------------------------------------------------------------------
 
 
-
-
 def test_another_python_is_named(cluster: Cluster, tmp_path: Path) -> None:
     """An interpreter that says it is another one: what is compared is what it says."""
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.version_info = (3, 99, 0)")
