@@ -175,8 +175,8 @@ class Function:
         return _place.LOCAL if nested() else _place.resolve(self._options)
 
     def _prepare(self, retries: int, timeout: float) -> tuple[str, _tendril.Spec]:
-        """Its place, the pickled function and what its runners need, after a look at where it is to run; kept
-        as long as nothing that they depend on has changed."""
+        """Its place, the pickled function and what its runners need, after a look at where it is to
+        run; kept as long as nothing that they depend on has changed."""
         now, parts = _environment.moment(), _pickling.parts(self._fn)
         if self._prepared is not None and parts is not None:
             then, then_parts, (path, changed), prepared = self._prepared

@@ -1,4 +1,5 @@
-"""One session a process and place: the core's client, and the thread that brings its news into Python.
+"""One session a process and place: the core's client, and the thread that brings its news into
+Python.
 
 The thread prints what calls have written and completes futures. A map's results are taken by
 whoever iterates over it, directly from the core.
