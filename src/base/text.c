@@ -28,3 +28,22 @@ int td_text_u64(const char *text, size_t len, uint64_t *ret_number)
     *ret_number = number;
     return 0;
 }
+
+int td_text_hex(const char *text, size_t len, uint64_t *ret_number)
+{
+    enum { DIGITS_MAX = 16, BITS = 4, TEN = 10 };
+    uint64_t number = 0;
+    if (len == 0 || len > DIGITS_MAX)
+        return TD_EINVAL;
+    for (size_t i = 0; i < len; i++) {
+        char c = text[i];
+        if (c >= '0' && c <= '9')
+            number = number << BITS | (uint64_t)(c - '0');
+        else if (c >= 'a' && c <= 'f')
+            number = number << BITS | (uint64_t)(c - 'a' + TEN);
+        else
+            return TD_EINVAL;
+    }
+    *ret_number = number;
+    return 0;
+}

@@ -1,10 +1,10 @@
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/attr.h"
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "bus/agent_internal.h"
 #include "os/clock.h"
 
@@ -12,9 +12,10 @@ enum { UNACKED_MAX = 100000, ASKS_MAX = 100000, CONFIG_MAX = 1024, UNSEEN_MAX = 
 #define EXPIRES_NS  (5 * TD_NS_PER_S)
 #define AGAIN_NS    (TD_NS_PER_S / 5)
 #define ASK_NS      (10 * TD_NS_PER_S)
-#define INACTIVE_NS (24 * 3600 * TD_NS_PER_S) /* all agents may be busy with long calls */
-#define SHORT_NS    (TD_NS_PER_S / 4)         /* jobs that take less are fetched ahead */
-#define STORING_MAX ((size_t)64 << 20)        /* outcomes on their way, before no more is fetched */
+#define INACTIVE_NS (INT64_C(24) * 3600 * TD_NS_PER_S) /* all agents may be busy with long calls \
+                                                        */
+#define SHORT_NS    (TD_NS_PER_S / 4)                  /* jobs that take less are fetched ahead */
+#define STORING_MAX ((size_t)64 << 20) /* outcomes on their way, before no more is fetched */
 
 static struct lane *lane_of(struct agent *agent, uint64_t map)
 {
@@ -234,12 +235,10 @@ void td_lanes_spent(struct agent *agent, uint64_t map, int64_t spent_ns)
 static void on_subject(void *context, const char *subject, uint64_t messages)
 {
     struct agent *agent = context;
-    char *end;
     const char *name = strrchr(subject, '.');
-    if (!name || messages == 0)
-        return;
-    uint64_t map = strtoull(name + 1, &end, 16);
-    if (*end || end == name + 1 || map == 0 || td_agent_is_over(agent, map))
+    uint64_t map;
+    if (!name || messages == 0 || td_text_hex(name + 1, strlen(name + 1), &map) < 0 || map == 0 ||
+        td_agent_is_over(agent, map))
         return;                     /* the shared lane; or there is nothing in there for anybody */
     (void)td_lane_open(agent, map); /* without memory others do it */
     struct lane *lane = lane_of(agent, map);

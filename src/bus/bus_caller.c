@@ -22,6 +22,7 @@
 #include "task/spec.h"
 
 enum {
+    CONFIG_MAX = 512,
     LANE_AFTER = 8, /* batches: a map with more of them gets a lane of its own */
     SPECS_MAX = 64, /* kept; others are sent again when they come back */
 };
@@ -457,7 +458,7 @@ static void purge(struct caller *caller, const char *stream, struct td_name filt
 {
     struct td_name subject;
     TD_CLEANUP(td_buf_done) struct td_buf config;
-    td_buf_init(&config, 2 * TD_SUBJECT_MAX);
+    td_buf_init(&config, CONFIG_MAX);
     subject = td_name_of("$JS.API.STREAM.PURGE.%s", stream);
     if (td_js_write_purge(filter.text, before, &config) == 0)
         (void)td_nats_publish(td_jet_nats(caller->jet), subject.text, NULL, NULL, 0,

@@ -608,7 +608,7 @@ int td_nats_new(struct td_loop *loop, const struct td_nats_options *options,
     r = new_inbox(nats, err);
     if (r == 0)
         r = shared_new(nats, options->queue_max, err);
-    if (r == 0)
+    if (r == 0 && nats->shared) /* it is there: for the analyzer */
         r = make_connection(nats, options, err);
     if (r < 0) {
         td_nats_free(nats);

@@ -100,11 +100,13 @@ int td_memfile_begin(size_t len, int *ret_fd, struct td_error *err)
 {
     if (len == 0)
         return td_error_set(err, TD_EINVAL, "shared memory of no bytes");
-    TD_CLEANUP(td_fd_close) int fd = memfd_create("tendril-value", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0 || ftruncate(fd, (off_t)len) < 0)
-        return td_error_sys(err, errno, "shared memory");
+    int fd = memfd_create("tendril-value", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0 || ftruncate(fd, (off_t)len) < 0) {
+        int failed = errno;
+        td_fd_close(&fd);
+        return td_error_sys(err, failed, "shared memory");
+    }
     *ret_fd = fd;
-    fd = -1;
     return 0;
 }
 
