@@ -9,12 +9,13 @@
 #include "os/clock.h"
 
 enum { UNACKED_MAX = 100000, ASKS_MAX = 100000, CONFIG_MAX = 1024, UNSEEN_MAX = 2 };
-#define EXPIRES_NS  (5 * TD_NS_PER_S)
-#define AGAIN_NS    (TD_NS_PER_S / 5)
-#define ASK_NS      (10 * TD_NS_PER_S)
-#define INACTIVE_NS (INT64_C(24) * 3600 * TD_NS_PER_S) /* all agents may be busy with long calls \
-                                                        */
-#define SHORT_NS    (TD_NS_PER_S / 4)                  /* jobs that take less are fetched ahead */
+#define EXPIRES_NS (5 * TD_NS_PER_S)
+#define AGAIN_NS   (TD_NS_PER_S / 5)
+#define ASK_NS     (10 * TD_NS_PER_S)
+#define INACTIVE_NS                                                              \
+    (INT64_C(24) * 3600 * TD_NS_PER_S) /* all agents may be busy with long calls \
+                                        */
+#define SHORT_NS    (TD_NS_PER_S / 4)  /* jobs that take less are fetched ahead */
 #define STORING_MAX ((size_t)64 << 20) /* outcomes on their way, before no more is fetched */
 
 static struct lane *lane_of(struct agent *agent, uint64_t map)
