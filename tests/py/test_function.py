@@ -854,12 +854,12 @@ def test_local_and_place_and_environment_and_file(
     """Each beats the next one: local=, TENDRIL_PLACE, place=, the file."""
     config.write_text('place = "from-file"\n')
     plain, placed = tendril.function(lambda: 1), tendril.function(lambda: 1, place="from-option")
-    with pytest.raises(tendril.NotAvailable, match="from-file"):
+    with pytest.raises(tendril.ConfigurationError, match="from-file"):
         plain()
-    with pytest.raises(tendril.NotAvailable, match="from-option"):
+    with pytest.raises(tendril.ConfigurationError, match="from-option"):
         placed()
     monkeypatch.setenv("TENDRIL_PLACE", "from-variable")
-    with pytest.raises(tendril.NotAvailable, match="from-variable"):
+    with pytest.raises(tendril.ConfigurationError, match="from-variable"):
         placed()
     assert tendril.function(lambda: 1, local=True, place="from-option")() == 1
     monkeypatch.setenv("TENDRIL_PLACE", "local")
